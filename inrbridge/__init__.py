@@ -1,0 +1,41 @@
+"""inrbridge: learn on implicit neural representations of any kind.
+
+Public names are loaded on first use (PEP 562), so that `import inrbridge` imports no torch.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Ball": "domains", "Box": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains", "Torus": "domains",
+    "Discretization": "discretization",
+    "Field": "field", "FunctionField": "field", "evaluate": "field",
+    "integrate": "quadrature",
+    "FieldStack": "stack", "stack": "stack",
+    "Format": "formats", "Probe": "formats",
+    "GridField": "grid",
+    "hookimpl": "hookspecs",
+    "register": "plugins",
+    "open_field": "io", "identify": "io", "save_field": "io", "build_field": "io",
+    "preview": "preview",
+    "FieldDataset": "data", "Store": "data", "pack": "data",
+    "fit": "fitting",
+    "train": "train", "evaluate_model": "train", "predict": "train",
+    "InrBridgeError": "errors",
+}  # fmt: skip
+_MODULES = ("errors", "models", "nn", "sampling", "transforms")
+
+__all__ = ["__version__", *sorted(_HOME), *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"inrbridge.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"inrbridge.{name}")
+    raise AttributeError(f"module 'inrbridge' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,85 @@
+"""`inrbridge VERB ...`: find the verb's file, run it, turn errors into one sentence and an exit code.
+
+Each verb is a module with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int | None`.
+Standard output carries results, standard error talk. Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+from inrbridge.errors import InrBridgeError, did_you_mean
+
+VERBS = {
+    "demo": "classify handwritten digits stored in mixed formats, end to end",
+    "formats": "list the formats that are installed",
+    "info": "say what a file holds and which format opens it",
+    "preview": "draw a field to a PNG file",
+    "fit": "turn images, arrays or sounds into a store of fields",
+    "pack": "collect field files into a store",
+    "train": "train an INR-Net from a TOML configuration",
+    "eval": "measure a trained model on a store",
+    "predict": "apply a trained model to field files",
+    "config": "write, show or check a training configuration",
+    "check": "run the conformance laws on an installed format",
+    "new-plugin": "write the skeleton of a format plugin",
+    "doctor": "report versions, devices and the state of every plugin",
+}
+
+
+def verb_module(verb: str):
+    """Import the file of a verb: `new-plugin` lives in `cli/new_plugin.py`."""
+    return importlib.import_module(f"inrbridge.cli.{verb.replace('-', '_')}")
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only the file of the verb in use is imported."""
+    from inrbridge import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="inrbridge", description="Learn on implicit neural representations of any kind.",
+        epilog="examples:\n  inrbridge demo --quick\n  inrbridge info FILE",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"inrbridge {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        if name == verb:
+            module = verb_module(name)
+            sub = verbs.add_parser(
+                name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            module.add_arguments(sub)
+        else:
+            sub = verbs.add_parser(name, help=summary, add_help=False)
+        sub.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        print(f'inrbridge: there is no verb "{verb}".{did_you_mean(verb, VERBS)} See: inrbridge --help', file=sys.stderr)
+        return 2
+    args = build_parser(verb).parse_args(argv)
+    try:
+        return verb_module(args.verb).run(args) or 0
+    except InrBridgeError as error:
+        if args.debug:
+            raise
+        print(f"inrbridge {args.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"inrbridge {args.verb}: interrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"inrbridge {args.verb}: {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
+        return 1

@@ -1,0 +1,151 @@
+"""Floor 3: points on a domain with quadrature weights, the argument of every integral.
+
+Weights sum to the domain's measure. A discretization is immutable and nested: its prefix is a coarser
+one, and one that knows its sampler can be extended, the old points staying where they are
+(Wang & Golland 2023, section 4.1, "Multi-scale architectures").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from inrbridge.domains import Domain
+from inrbridge.errors import EmptyDiscretization, ShapeMismatch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Structure of row-major grid points: coordinate `a` of point (i_0, ..) is start[a] + step[a] * i_a."""
+
+    shape: tuple[int, ...]
+    start: tuple[float, ...]
+    step: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Structure of a rank-1 lattice of n = 2^m points in radical-inverse order on a box.
+
+    Point i is low + size * frac(radical_inverse(i) * generator + shift); natural index bit_reverse(i).
+    """
+
+    generator: tuple[int, ...]
+    shift: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Discretization:
+    """Points (n, d) with weights (n,) that sum to the measure of `domain`.
+
+    `structure` is what the geometry of the points allows fast paths to know; `sampler` names the maker;
+    `extend_to` draws the first m points of the same sequence, where the sampler can; `finer` is the
+    discretization this one was thinned from.
+    """
+
+    points: Tensor  # (n, d)
+    weights: Tensor  # (n,)
+    domain: Domain
+    sampler: str = "points"
+    structure: Grid | Lattice | None = None
+    extend_to: Callable[[int], Discretization] | None = field(default=None, repr=False)
+    finer: Discretization | None = field(default=None, repr=False)
+    cache: dict = field(default_factory=dict, repr=False)  # derived geometry (stencils); never part of the value
+
+    def __post_init__(self):
+        n = self.points.shape[0]
+        if self.points.ndim != 2 or self.points.shape[1] != self.domain.dim:
+            raise ShapeMismatch(
+                f"Got points of shape {tuple(self.points.shape)}, expected (n, {self.domain.dim}) on {self.domain}; "
+                "pass one row per point."
+            )
+        if self.weights.shape != (n,):
+            raise ShapeMismatch(f"Got weights of shape {tuple(self.weights.shape)}, expected ({n},): one weight per point.")
+        if n == 0:
+            raise EmptyDiscretization(f"Got 0 points on {self.domain}, expected at least 1; ask the sampler for more points.")
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+    @property
+    def spacing(self) -> float:
+        """Mean distance between neighbours: (measure / n)^(1 / intrinsic dimension), in domain units."""
+        return (self.domain.measure / len(self)) ** (1.0 / self.domain.intrinsic_dim)
+
+    def to(self, *args, **kwargs) -> Discretization:
+        """Return the same discretization on another device or in another dtype."""
+        return replace(self, points=self.points.to(*args, **kwargs), weights=self.weights.to(*args, **kwargs), cache={})
+
+    def prefix(self, n: int) -> Discretization:
+        """Return the first n points, weights rescaled to the measure: the coarser discretization."""
+        if not 0 < n <= len(self):
+            raise EmptyDiscretization(f"Got a prefix of {n} points, expected between 1 and {len(self)}.")
+        if n == len(self):
+            return self
+        weights = self.weights[:n]
+        weights = weights * (self.domain.measure / weights.sum())
+        keeps_structure = isinstance(self.structure, Lattice) and n & (n - 1) == 0
+        return replace(
+            self,
+            points=self.points[:n],
+            weights=weights,
+            structure=self.structure if keeps_structure else None,
+            finer=self,
+            cache={},
+        )
+
+    def thin(self, stride: int) -> Discretization:
+        """Keep one point in stride^d: every stride-th of each axis of a grid, else the prefix.
+
+        The result is remembered, so that two layers that thin one discretization share one set of points.
+        """
+        if stride == 1:
+            return self
+        if ("thin", stride) not in self.cache:
+            self.cache["thin", stride] = self._thin(stride)
+        return self.cache["thin", stride]
+
+    def _thin(self, stride: int) -> Discretization:
+        grid = self.structure
+        if not isinstance(grid, Grid):
+            return self.prefix(max(1, round(len(self) / stride**self.domain.intrinsic_dim)))
+        index = self._grid_subset(stride)
+        shape = tuple(math.ceil(size / stride) for size in grid.shape)
+        weights = self.weights[index]
+        return replace(
+            self,
+            points=self.points[index],
+            weights=weights * (self.domain.measure / weights.sum()),
+            structure=Grid(shape, grid.start, tuple(step * stride for step in grid.step)),
+            extend_to=None,
+            finer=self,
+            cache={},
+        )
+
+    def _grid_subset(self, stride: int) -> Tensor:
+        kept = torch.arange(len(self), device=self.points.device).reshape(self.structure.shape)
+        for axis in range(kept.ndim):
+            kept = kept.index_select(axis, torch.arange(0, kept.shape[axis], stride, device=kept.device))
+        return kept.reshape(-1)
+
+    def refine(self, stride: int) -> Discretization:
+        """Undo `thin`: return the discretization this came from, else extend the sequence by stride^d."""
+        if stride == 1:
+            return self
+        if self.finer is not None and self.finer.thin(stride) is self:
+            return self.finer
+        wanted = len(self) * stride**self.domain.intrinsic_dim
+        if self.extend_to is None:
+            raise ShapeMismatch(
+                f"Got a {self.sampler} discretization of {len(self)} points that cannot be extended to {wanted}; "
+                "expected one made by a nested sampler (lattice, sobol, halton, uniform) or one that was thinned before."
+            )
+        if ("refine", stride) not in self.cache:
+            finer = self.extend_to(wanted).to(self.points)
+            finer.cache["thin", stride] = self
+            self.cache["refine", stride] = finer
+        return self.cache["refine", stride]

@@ -1,0 +1,115 @@
+"""Floor 2: bounded measurable sets with a measure, on which fields live (Wang & Golland 2023, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrbridge.errors import NotFinite, OutsideDomain, ShapeMismatch
+
+
+class Domain(ABC):
+    """A bounded measurable set: `dim` coordinates a point, `intrinsic_dim` of the set, `measure` > 0."""
+
+    dim: int
+    intrinsic_dim: int
+    measure: float
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Corners (low, high) of the smallest box that holds the domain."""
+
+    @abstractmethod
+    def contains(self, coords: Tensor) -> Tensor:
+        """Say for coords (..., d) which lie on the domain, up to rounding: bool (...)."""
+
+    @abstractmethod
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """Map the unit cube onto the domain, volumes in proportion: (n, unit_dim) -> (n, d)."""
+
+    @property
+    def unit_dim(self) -> int:
+        """Dimension of the cube that `from_unit` takes."""
+        return self.intrinsic_dim
+
+    @abstractmethod
+    def to_config(self) -> dict:
+        """Return a JSON description that `domain_from_config` reads back."""
+
+    def check(self, coords: Tensor) -> None:
+        """Raise unless coords (..., d) are finite points of this domain."""
+        if coords.shape[-1:] != (self.dim,):
+            raise ShapeMismatch(
+                f"Got coordinates of shape {tuple(coords.shape)}, expected (..., {self.dim}) on {self}; "
+                f"the last axis holds the {self.dim} coordinates of a point."
+            )
+        if not bool(coords.isfinite().all()):
+            bad = int((~coords.isfinite().all(-1)).sum())
+            raise NotFinite(f"Got {bad} points with NaN or infinite coordinates, expected finite ones; drop or repair them.")
+        outside = ~self.contains(coords)
+        if bool(outside.any()):
+            first = [round(float(v), 6) for v in coords[outside][0]]
+            raise OutsideDomain(
+                f"Got {int(outside.sum())} of {outside.numel()} points outside {self}, the first at {first}; "
+                "clip or rescale the coordinates, or open the field on a larger domain."
+            )
+
+
+@dataclass(frozen=True)
+class Box(Domain):
+    """The product of intervals [low_a, high_a]."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "low", tuple(float(v) for v in self.low))
+        object.__setattr__(self, "high", tuple(float(v) for v in self.high))
+        if len(self.low) != len(self.high) or not self.low or any(a >= b for a, b in zip(self.low, self.high, strict=True)):
+            raise ShapeMismatch(f"Got Box corners {self.low} and {self.high}, expected equally many numbers with low < high.")
+
+    @classmethod
+    def centered(cls, dim: int, half: float = 1.0) -> Box:
+        """Return [-half, half]^dim."""
+        return cls((-half,) * dim, (half,) * dim)
+
+    @classmethod
+    def unit(cls, dim: int) -> Box:
+        """Return [0, 1]^dim."""
+        return cls((0.0,) * dim, (1.0,) * dim)
+
+    @property
+    def dim(self) -> int:
+        return len(self.low)
+
+    intrinsic_dim = dim
+
+    @property
+    def size(self) -> tuple[float, ...]:
+        """Side lengths."""
+        return tuple(b - a for a, b in zip(self.low, self.high, strict=True))
+
+    @property
+    def measure(self) -> float:
+        return math.prod(self.size)
+
+    @property
+    def bounds(self):
+        return self.low, self.high
+
+    def contains(self, coords):
+        low, high = (torch.as_tensor(v, dtype=coords.dtype, device=coords.device) for v in self.bounds)
+        slack = 1e-5 * (high - low)
+        return ((coords >= low - slack) & (coords <= high + slack)).all(-1)
+
+    def from_unit(self, unit):
+        low = torch.as_tensor(self.low, dtype=unit.dtype, device=unit.device)
+        return low + unit * torch.as_tensor(self.size, dtype=unit.dtype, device=unit.device)
+
+    def to_config(self):
+        return {"type": "box", "low": list(self.low), "high": list(self.high)}
