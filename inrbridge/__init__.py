@@ -10,18 +10,18 @@ __version__ = "0.1.0"
 _HOME = {
     "Ball": "domains", "Box": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains", "Torus": "domains",
     "Discretization": "discretization",
-    "Field": "field", "FunctionField": "field", "evaluate": "field",
+    "Field": "field", "FunctionField": "field", "query": "field",
     "integrate": "quadrature",
-    "FieldStack": "stack", "stack": "stack",
+    "FieldStack": "stacking", "stack": "stacking",
     "Format": "formats", "Probe": "formats",
     "GridField": "grid",
     "hookimpl": "hookspecs",
     "register": "plugins",
     "open_field": "io", "identify": "io", "save_field": "io", "build_field": "io",
-    "preview": "preview",
+    "preview": "rendering",
     "FieldDataset": "data", "Store": "data", "pack": "data",
     "fit": "fitting",
-    "train": "train", "evaluate_model": "train", "predict": "train",
+    "train": "training", "evaluate": "training", "predict": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip
 _MODULES = ("errors", "models", "nn", "sampling", "transforms")

@@ -70,7 +70,7 @@ def channel_names(field: Field) -> tuple[str, ...]:
     return tuple(str(i) for i in range(field.channels))
 
 
-def evaluate(field: Field, coords: Tensor) -> Tensor:
+def query(field: Field, coords: Tensor) -> Tensor:
     """Evaluate a field with every check: dimension, finiteness, membership, and the shape that comes back.
 
     Args:
