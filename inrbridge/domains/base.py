@@ -1,9 +1,10 @@
-"""Floor 2: bounded measurable sets with a measure, on which fields live (Wang & Golland 2023, section 3.1)."""
+"""Floor 2: what a domain is, and the most common one, the box."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ class Domain(ABC):
     @property
     @abstractmethod
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Corners (low, high) of the smallest box that holds the domain."""
+        """Corners (low, high) of a box that holds the domain."""
 
     @abstractmethod
     def contains(self, coords: Tensor) -> Tensor:
@@ -36,6 +37,11 @@ class Domain(ABC):
     def unit_dim(self) -> int:
         """Dimension of the cube that `from_unit` takes."""
         return self.intrinsic_dim
+
+    @property
+    def envelope(self) -> Domain:
+        """The smallest domain around this one that `from_unit` can fill: itself, unless it is made of a Region."""
+        return self
 
     @abstractmethod
     def to_config(self) -> dict:
@@ -62,15 +68,20 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class Box(Domain):
-    """The product of intervals [low_a, high_a]."""
+    """The product of intervals [low_a, high_a].
+
+    >>> Box.centered(2).measure
+    4.0
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "low", tuple(float(v) for v in self.low))
-        object.__setattr__(self, "high", tuple(float(v) for v in self.high))
-        if len(self.low) != len(self.high) or not self.low or any(a >= b for a, b in zip(self.low, self.high, strict=True)):
+        object.__setattr__(self, "low", numbers(self.low, "the low corner of a Box"))
+        object.__setattr__(self, "high", numbers(self.high, "the high corner of a Box"))
+        fits = len(self.low) == len(self.high) and all(a < b for a, b in zip(self.low, self.high, strict=True))
+        if not fits:
             raise ShapeMismatch(f"Got Box corners {self.low} and {self.high}, expected equally many numbers with low < high.")
 
     @classmethod
@@ -104,7 +115,7 @@ class Box(Domain):
 
     def contains(self, coords):
         low, high = (torch.as_tensor(v, dtype=coords.dtype, device=coords.device) for v in self.bounds)
-        slack = 1e-5 * (high - low)
+        slack = rounding(coords) * (high - low)
         return ((coords >= low - slack) & (coords <= high + slack)).all(-1)
 
     def from_unit(self, unit):
@@ -113,3 +124,19 @@ class Box(Domain):
 
     def to_config(self):
         return {"type": "box", "low": list(self.low), "high": list(self.high)}
+
+
+def rounding(coords: Tensor) -> float:
+    """Return how far off, relative to a domain's size, a coordinate of this dtype may be and still count as inside."""
+    return max(1e-5, 4 * torch.finfo(coords.dtype).eps) if coords.dtype.is_floating_point else 0.0
+
+
+def numbers(values: Iterable[float], what: str) -> tuple[float, ...]:
+    """Return finite numbers as a tuple of floats, at least one."""
+    try:
+        found = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        found = ()
+    if not found or not all(math.isfinite(v) for v in found):
+        raise ShapeMismatch(f"Got {values!r} for {what}, expected a tuple of finite numbers, one for each coordinate.")
+    return found

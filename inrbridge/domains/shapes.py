@@ -1,0 +1,171 @@
+"""Floor 2: the round domains and their measure-preserving maps from the unit cube."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrbridge.domains.base import Domain, numbers, rounding
+from inrbridge.errors import ShapeMismatch
+
+
+@dataclass(frozen=True)
+class Ball(Domain):
+    """The points within `radius` of `center`, in any dimension.
+
+    Map: radius r u_0^(1/d), since the volume within radius s grows like s^d, times a uniform direction.
+    """
+
+    center: tuple[float, ...]
+    radius: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "center", numbers(self.center, "the center of a Ball"))
+        object.__setattr__(self, "radius", _positive(self.radius, "the radius of a Ball"))
+
+    @property
+    def dim(self) -> int:
+        return len(self.center)
+
+    intrinsic_dim = dim
+
+    @property
+    def measure(self) -> float:
+        return math.pi ** (self.dim / 2) / math.gamma(self.dim / 2 + 1) * self.radius**self.dim
+
+    @property
+    def bounds(self):
+        return tuple(c - self.radius for c in self.center), tuple(c + self.radius for c in self.center)
+
+    def contains(self, coords):
+        return _distance(coords, self.center) <= self.radius + _slack(coords, self.center, self.radius)
+
+    def from_unit(self, unit):
+        center = torch.as_tensor(self.center, dtype=unit.dtype, device=unit.device)
+        if self.dim == 1:  # an interval has two directions only: map it straight
+            return center + self.radius * (2 * unit - 1)
+        return center + self.radius * unit[..., :1] ** (1.0 / self.dim) * _direction(unit[..., 1:])
+
+    def to_config(self):
+        return {"type": "ball", "center": list(self.center), "radius": self.radius}
+
+
+@dataclass(frozen=True)
+class Sphere(Domain):
+    """The surface of a ball in R^3; the weights of a discretization are areas.
+
+    Map: Lambert's equal-area cylinder, z = 1 - 2 u_0 and longitude 2 pi u_1 (Archimedes: equal heights, equal areas).
+    """
+
+    radius: float = 1.0
+    center: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    dim = 3
+    intrinsic_dim = 2
+
+    def __post_init__(self):
+        object.__setattr__(self, "radius", _positive(self.radius, "the radius of a Sphere"))
+        object.__setattr__(self, "center", numbers(self.center, "the center of a Sphere"))
+        if len(self.center) != 3:
+            raise ShapeMismatch(f"Got the center {self.center} of a Sphere, expected three coordinates.")
+
+    @property
+    def measure(self) -> float:
+        return 4 * math.pi * self.radius**2
+
+    @property
+    def bounds(self):
+        return tuple(c - self.radius for c in self.center), tuple(c + self.radius for c in self.center)
+
+    def contains(self, coords):
+        off = (_distance(coords, self.center) - self.radius).abs()
+        return off <= _slack(coords, self.center, self.radius)
+
+    def from_unit(self, unit):
+        return torch.as_tensor(self.center, dtype=unit.dtype, device=unit.device) + self.radius * _direction(unit)
+
+    def to_config(self):
+        return {"type": "sphere", "radius": self.radius, "center": list(self.center)}
+
+
+@dataclass(frozen=True)
+class Torus(Domain):
+    """The flat torus: coordinates a in [0, periods_a), where opposite sides are the same points."""
+
+    periods: tuple[float, ...]
+
+    def __post_init__(self):
+        periods = numbers(self.periods, "the periods of a Torus")
+        object.__setattr__(self, "periods", tuple(_positive(p, "a period of a Torus") for p in periods))
+
+    @property
+    def dim(self) -> int:
+        return len(self.periods)
+
+    intrinsic_dim = dim
+
+    @property
+    def measure(self) -> float:
+        return math.prod(self.periods)
+
+    @property
+    def bounds(self):
+        return (0.0,) * self.dim, self.periods
+
+    def contains(self, coords):
+        periods = torch.as_tensor(self.periods, dtype=coords.dtype, device=coords.device)
+        slack = rounding(coords) * periods
+        return ((coords >= -slack) & (coords <= periods + slack)).all(-1)
+
+    def from_unit(self, unit):
+        return unit * torch.as_tensor(self.periods, dtype=unit.dtype, device=unit.device)
+
+    def to_config(self):
+        return {"type": "torus", "periods": list(self.periods)}
+
+
+def _direction(unit: Tensor) -> Tensor:
+    """Map the cube (..., d-1) onto the unit sphere of R^d (..., d), areas in proportion.
+
+    Spherical angles t_1..t_(d-2) in [0, pi] have density ~ sin(t)^k, k = d-2, ..., 1; then (1 - cos t) / 2 follows the
+    symmetric Beta((k+1)/2) law, uniform for k = 1. The last angle is uniform in [0, 2 pi).
+    """
+    d = unit.shape[-1] + 1
+    rest = torch.ones_like(unit[..., 0])  # product of the sines so far
+    components = []
+    for a in range(d - 2):
+        k = d - 2 - a
+        cosine = 1 - 2 * _beta_quantile((k + 1) / 2, unit[..., a])
+        components.append(rest * cosine)
+        rest = rest * (1 - cosine**2).clamp(min=0).sqrt()
+    angle = 2 * math.pi * unit[..., d - 2]
+    first_two = [rest * angle.cos(), rest * angle.sin()]
+    return torch.stack(first_two + components[::-1], dim=-1)
+
+
+def _beta_quantile(a: float, unit: Tensor) -> Tensor:
+    """Invert the distribution function of Beta(a, a)."""
+    if a == 1:
+        return unit
+    from scipy.special import betaincinv
+
+    values = betaincinv(a, a, unit.detach().to("cpu", torch.float64).numpy())
+    return torch.as_tensor(values).to(unit)
+
+
+def _distance(coords: Tensor, center: tuple[float, ...]) -> Tensor:
+    return (coords - torch.as_tensor(center, dtype=coords.dtype, device=coords.device)).norm(dim=-1)
+
+
+def _slack(coords: Tensor, center: tuple[float, ...], radius: float) -> float:
+    return rounding(coords) * max(radius, *(abs(c) for c in center))
+
+
+def _positive(value: float, what: str) -> float:
+    (number,) = numbers((value,), what)
+    if number <= 0:
+        raise ShapeMismatch(f"Got {value!r} for {what}, expected a number above 0.")
+    return number

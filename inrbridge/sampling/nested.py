@@ -1,0 +1,126 @@
+"""Floor 4: samplers whose points are the first n of an extensible sequence: lattice, sobol, halton, uniform.
+
+A sequence on the unit cube is carried onto the domain by its measure-preserving map, so that equal weights integrate
+the uniform measure. A domain without such a map (`Region`) keeps those points of its envelope that lie on it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from inrbridge.discretization import Discretization, Lattice
+from inrbridge.domains import Box, Domain, Torus
+from inrbridge.errors import EmptyDiscretization
+from inrbridge.sampling.arguments import check_call, check_count
+from inrbridge.sampling.sequences import (
+    HaltonSequence,
+    LatticeSequence,
+    Sequence,
+    SobolSequence,
+    UniformSequence,
+    draw_seed,
+)
+
+
+def lattice(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
+    """Return n points of a rank-1 lattice: x_i = frac(radical_inverse(i) z + shift), shifted at random by `generator`.
+
+    The calmest set for local layers: on a Box or Torus with n = 2^m all interior points see the same neighbourhood,
+    and the discretization says so by `structure`. Up to 6 dimensions.
+
+    >>> from inrbridge.domains import Box
+    >>> lattice(Box.unit(2), 1024).points.shape
+    torch.Size([1024, 2])
+    """
+    dtype = check_call(domain, generator, dtype)
+    sequence = LatticeSequence.draw(domain.envelope.unit_dim, generator)
+    return first_points("lattice", sequence, domain, check_count(n), dtype, device)
+
+
+def sobol(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
+    """Return the first n Sobol' points, scrambled by `generator`; best with n = 2^m. Any dimension.
+
+    With n = 2^(m d) on a Box each cell of the grid of (2^m)^d cells holds exactly one point.
+    """
+    dtype = check_call(domain, generator, dtype)
+    sequence = SobolSequence(domain.envelope.unit_dim, draw_seed(generator))
+    return first_points("sobol", sequence, domain, check_count(n), dtype, device)
+
+
+def halton(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
+    """Return the first n Halton points, their digits permuted by `generator`; even for every n, few dimensions."""
+    dtype = check_call(domain, generator, dtype)
+    sequence = HaltonSequence(domain.envelope.unit_dim, draw_seed(generator))
+    return first_points("halton", sequence, domain, check_count(n), dtype, device)
+
+
+def uniform(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
+    """Return n independent uniform points (Monte Carlo); without a generator those of seed 0."""
+    dtype = check_call(domain, generator, dtype)
+    sequence = UniformSequence(domain.envelope.unit_dim, draw_seed(generator) or 0)
+    return first_points("uniform", sequence, domain, check_count(n), dtype, device)
+
+
+def first_points(
+    name: str,
+    sequence: Sequence,
+    domain: Domain,
+    n: int,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+    weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Discretization:
+    """Discretize the domain by the first n points of a sequence.
+
+    Args:
+        weigh: relative weights from the sequence's rows (n, sequence.dim) and their points (n, d); equal when absent.
+    """
+    unit, points = _accepted(sequence, domain, n, dtype, device)
+    weights = torch.ones(n, dtype=torch.float64) if weigh is None else weigh(unit, points).to("cpu", torch.float64)
+    weights = weights * (domain.measure / weights.sum())
+    structure = None
+    if isinstance(sequence, LatticeSequence) and isinstance(domain, Box | Torus) and n & (n - 1) == 0:
+        structure = Lattice(sequence.vector, sequence.shift)
+    return Discretization(
+        points,
+        weights.to(device=device, dtype=dtype),
+        domain,
+        sampler=name,
+        structure=structure,
+        extend_to=functools.partial(_extend, name, sequence, domain, dtype, device, weigh),
+    )
+
+
+def _extend(name, sequence, domain, dtype, device, weigh, m: int) -> Discretization:
+    return first_points(name, sequence, domain, check_count(m), dtype, device, weigh)
+
+
+def _accepted(sequence: Sequence, domain: Domain, n: int, dtype, device) -> tuple[Tensor, Tensor]:
+    """Return the first n rows whose points lie on the domain: rows (n, sequence.dim), points (n, d)."""
+    envelope = domain.envelope
+    if envelope is domain:
+        unit = sequence(0, n)
+        return unit, domain.from_unit(unit).to(device=device, dtype=dtype)
+    share = domain.measure / envelope.measure
+    limit = 2**16 + math.ceil(16 * n / share)
+    kept, found, start = [], 0, 0
+    while found < n:
+        if start >= limit:
+            raise EmptyDiscretization(
+                f"Found {found} of {n} points of {domain} among {start} points of {envelope}, expected about "
+                f"{share:.3g} of them to lie inside; correct the region's measure or its indicator."
+            )
+        stop = start + math.ceil((n - found) / share) + 64
+        unit = sequence(start, stop)
+        # Membership is decided after the cast: what float64 puts just inside, float32 may round to the outside.
+        points = envelope.from_unit(unit).to(device=device, dtype=dtype)
+        inside = domain.contains(points)
+        kept.append((unit[inside.cpu()], points[inside]))
+        found, start = found + int(inside.sum()), stop
+    unit, points = (torch.cat(parts)[:n] for parts in zip(*kept, strict=True))
+    return unit, points
