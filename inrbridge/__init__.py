@@ -8,7 +8,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "Ball": "domains", "Box": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains", "Torus": "domains",
+    "Ball": "domains", "Box": "domains", "Domain": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains", "Torus": "domains",
     "Discretization": "discretization",
     "Field": "field", "FunctionField": "field", "query": "field",
     "integrate": "quadrature",

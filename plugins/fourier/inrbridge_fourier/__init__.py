@@ -1,0 +1,54 @@
+"""Fourier-feature networks as an inrbridge format: random Fourier features and a ReLU MLP (Tancik et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inrbridge import Format, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import torch
+
+    from inrbridge import Domain, Probe
+    from inrbridge_fourier.field import FourierField
+
+__version__ = "0.1.0"
+_TURN = 6.283185307179586
+
+
+class FourierFormat(Format):
+    """Opens, builds and saves Fourier-feature networks."""
+
+    api, name = 1, "fourier"
+    suffixes = (".safetensors", ".pt", ".pth", ".ckpt")
+    description = "ReLU MLP on random Fourier features (Tancik et al. 2020)"
+
+    def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, width: int | Sequence[int] = 64,
+              layers: int = 3, features: int = 64, sigma: float = 5.0, angle: float = _TURN, final: str = "identity",
+              normalize: bool = True, axes: Sequence[str] | None = None,
+              channel_ranges: Sequence[Sequence[float]] | None = None) -> FourierField:  # fmt: skip
+        """Return a fresh trainable network: `layers` ReLU layers of `width` units on `features` random frequencies.
+
+        `sigma` is the deviation of the frequencies, in cycles across the domain: about a fifth of the samples
+        per side resolves an image without inventing values between its pixels.
+        """
+        import torch
+
+        from inrbridge_fourier.field import FourierField
+
+        hidden = [width] * layers if isinstance(width, int) else list(width)
+        field = FourierField(domain, channels, features, hidden, sigma=sigma, angle=angle, final=final, normalize=normalize,
+                             axes=axes, channel_ranges=channel_ranges)  # fmt: skip
+        field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
+        return field
+
+    def fit_defaults(self) -> dict:
+        return {"steps": 500, "lr": 1e-3}
+
+
+@hookimpl
+def inrbridge_formats() -> list[Format]:
+    return [FourierFormat()]
