@@ -1,0 +1,1 @@
+"""Floor 1: kernels on plain tensors and index arrays; they know nothing of domains or layers."""

@@ -1,0 +1,242 @@
+"""Floor 5: convolutions on any points. One operator, y_i = sum_k (sum_j P[i,k,j] f_j) W_k + bias; the classes differ in P.
+
+`Conv` evaluates the field at the nodes of a discrete kernel and owns the very weights of a torch convolution.
+`BasisConv` and `MLPConv` are the paper's integrals (Wang & Golland 2023, eq. 6-7 and section 4.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inrbridge.discretization import Grid
+from inrbridge.domains import Ball, Box
+from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.nn.sampled import Sampled
+from inrbridge.ops.local import grid_convolution
+from inrbridge.sampling import lattice
+from inrbridge.stencils import BORDERS, Bins, BSpline, Gaussian, Polynomial, Quadrature, Reconstruct, build_stencil, kernel_nodes
+from inrbridge.stencils.borders import shrink
+from inrbridge.stencils.nodes import reach
+
+
+def _per_axis(value: float | Sequence[float], dim: int | None, name: str) -> tuple:
+    if isinstance(value, Sequence):
+        if dim is not None and len(value) != dim:
+            raise ConfigError(f"Got {len(value)} values for {name}, expected {dim}: one for each axis, or a single number.")
+        return tuple(value)
+    if dim is None:
+        raise ConfigError(f"Got one number for {name} and no `dim`; pass a tuple with one value for each axis, or dim=2.")
+    return (value,) * dim
+
+
+def _dimension(dim: int | None, *values) -> int:
+    lengths = {len(v) for v in values if isinstance(v, Sequence)}
+    if len(lengths) > 1 or (dim is not None and lengths - {dim}):
+        raise ConfigError(f"Got tuples of lengths {sorted(lengths)} for dim={dim}, expected one value for each axis.")
+    return dim if dim is not None else (lengths.pop() if lengths else 2)
+
+
+class LocalLayer(nn.Module):
+    """What all local layers share: channels, stride, border and bias. Maps Sampled (b, n, in) to Sampled (b, n / stride^d, out)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, border: str, bias: bool, groups: int = 1):
+        super().__init__()
+        if border not in BORDERS:
+            raise ConfigError(f'Got border "{border}", expected one of: {", ".join(BORDERS)}.')
+        if in_channels % groups or out_channels % groups:
+            raise ConfigError(f"Got {in_channels} -> {out_channels} channels in {groups} groups; both must divide by the groups.")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.stride, self.border = stride, border
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    def _check(self, sampled: Sampled) -> None:
+        if sampled.channels != self.in_channels:
+            raise ShapeMismatch(
+                f"Got {sampled.channels} channels, expected {self.in_channels} by {type(self).__name__}({self.in_channels}, "
+                f"{self.out_channels}); build the layer with in_channels={sampled.channels}."
+            )
+
+    def _finish(self, target, values: Tensor) -> Sampled:
+        return Sampled(target, values if self.bias is None else values + self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, stride={self.stride}, border={self.border!r}"
+
+
+class Conv(LocalLayer):
+    """Convolution with a kernel of nodes: the field is reconstructed at x + node_k and mixed by W_k.
+
+    `weight` and `bias` are those of `torch.nn.Conv1d/2d/3d`, (out, in / groups, *kernel_size), and may be copied.
+    On a grid whose step divides the node spacing the layer is torch's own convolution; anywhere else the values at
+    the nodes come from moving least squares, exact for polynomials up to `order`.
+
+    Args:
+        kernel_size: nodes along each axis.
+        spacing: distance of neighbouring nodes in domain units; the pixel spacing of the grid a kernel was meant for.
+        stride: the output lives on `discretization.thin(stride)`.
+        border: "zeros", "reflect", "circular", "valid" or "renormalize" (see `stencils.borders`).
+        order, neighbors: of the reconstruction.
+        dim: dimension of the domain; needed only when kernel_size and spacing are plain numbers (default 2).
+        generator: source of the initial weights, drawn as torch draws them.
+
+    Raises:
+        ShapeMismatch: channels or domain do not fit. ConfigError: arguments that contradict each other.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int] = 3, *,
+                 spacing: float | Sequence[float], stride: int = 1, dilation: int = 1, groups: int = 1, border: str = "zeros",
+                 bias: bool = True, order: int = 2, neighbors: int | None = None, dim: int | None = None,
+                 generator: torch.Generator | None = None):  # fmt: skip
+        super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias, groups=groups)
+        dim = _dimension(dim, kernel_size, spacing)
+        self.kernel_size = tuple(int(k) for k in _per_axis(kernel_size, dim, "kernel_size"))
+        self.spacing = tuple(float(h) for h in _per_axis(spacing, dim, "spacing"))
+        self.dilation = dilation
+        nodes = kernel_nodes(self.kernel_size, self.spacing, dilation)
+        self.rule = Reconstruct(nodes, tuple(h * dilation for h in self.spacing), order, neighbors)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
+        bound = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        self._check(sampled)
+        steps = self._steps_on_grid(sampled)
+        if steps is not None:
+            return self._on_grid(sampled, steps)
+        stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
+        kernel = self.weight.flatten(2).permute(2, 1, 0)
+        return self._finish(stencil.target, stencil.apply(sampled.values, kernel, self.groups))
+
+    def _steps_on_grid(self, sampled: Sampled) -> tuple[int, ...] | None:
+        """Grid cells between kernel nodes along each axis, if the nodes of every point are grid points or lie outside."""
+        grid, domain = sampled.discretization.structure, sampled.discretization.domain
+        if not isinstance(grid, Grid) or not isinstance(domain, Box) or domain.dim > 3 or self.border == "renormalize":
+            return None
+        ratios = [h / step for h, step in zip(self.rule.spacing, grid.step, strict=True)]
+        steps = tuple(round(r) for r in ratios)
+        if any(m < 1 or abs(r - m) > 1e-5 for r, m in zip(ratios, steps, strict=True)):
+            return None
+        for axis, (start, step, size) in enumerate(zip(grid.start, grid.step, grid.shape, strict=True)):
+            low, high = domain.low[axis], domain.high[axis]
+            slack = 1e-6 * step
+            if start - step > low - slack or start + size * step < high + slack:
+                return None  # a part of the domain beyond the last grid point: its values must be extrapolated
+            if self.border == "circular" and abs(size * step - (high - low)) > slack:
+                return None
+            if self.border == "reflect" and (steps[axis] != 1 or abs(start - low - step / 2) > slack
+                                             or abs(start + (size - 0.5) * step - high) > slack):  # fmt: skip
+                return None
+        return steps
+
+    def _on_grid(self, sampled: Sampled, steps: tuple[int, ...]) -> Sampled:
+        source = sampled.discretization
+        before = [(k - 1) // 2 * m for k, m in zip(self.kernel_size, steps, strict=True)]
+        after = [(k - 1 - (k - 1) // 2) * m for k, m in zip(self.kernel_size, steps, strict=True)]
+        target = shrink(source, *reach(self.rule.nodes)) if self.border == "valid" else source
+        pads = tuple((0, 0) if self.border == "valid" else pair for pair in zip(before, after, strict=True))
+        mode = {"zeros": "constant", "valid": "constant"}.get(self.border, self.border)
+        values = grid_convolution(sampled.values, self.weight, source.structure.shape, stride=self.stride,
+                                  dilation=steps, groups=self.groups, pads=pads, mode=mode)  # fmt: skip
+        return self._finish(target.thin(self.stride), values)
+
+
+class BasisConv(LocalLayer):
+    """Convolution with a kernel K(x' - x) = sum_k W_k B_k(x' - x) under the integral (eq. 6-7).
+
+    Args:
+        basis: "spline" (tensor B-splines that interpolate a net of nodes; `weight` then equals a discrete kernel's),
+            "polynomial" (Legendre products up to total degree `order`) or "gaussian".
+        kernel_size, spacing: the net of nodes; the support is kernel_size * spacing wide.
+        order: order of the spline (paper: 2 for 3 nodes an axis, 3 beyond) or degree of the polynomial.
+        normalize: integrate constants exactly (moment correction).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int] = 3, *,
+                 spacing: float | Sequence[float], basis: str = "spline", order: int | None = None, stride: int = 1,
+                 groups: int = 1, border: str = "zeros", bias: bool = True, normalize: bool = False, dim: int | None = None,
+                 generator: torch.Generator | None = None):  # fmt: skip
+        super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias, groups=groups)
+        dim = _dimension(dim, kernel_size, spacing)
+        size = tuple(int(k) for k in _per_axis(kernel_size, dim, "kernel_size"))
+        spacing = tuple(float(h) for h in _per_axis(spacing, dim, "spacing"))
+        if basis == "spline":
+            functions = BSpline(size, spacing, (2 if max(size) <= 3 else 3) if order is None else order)
+        elif basis == "polynomial":
+            functions = Polynomial(tuple(k * h / 2 for k, h in zip(size, spacing, strict=True)), 2 if order is None else order)
+        elif basis == "gaussian":
+            functions = Gaussian(size, spacing)
+        else:
+            raise ConfigError(f'Got basis "{basis}", expected "spline", "polynomial" or "gaussian".')
+        self.rule = Quadrature(functions, spacing, normalize)
+        shape = size if basis == "spline" else (functions.count,)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *shape))
+        bound = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        self._check(sampled)
+        stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
+        kernel = self.weight.flatten(2).permute(2, 1, 0)
+        return self._finish(stencil.target, stencil.apply(sampled.values, kernel, self.groups))
+
+
+class MLPConv(LocalLayer):
+    """Convolution whose kernel is a small network, K(x' - x) = MLP(x' - x), on Voronoi bins of the support (section 4.3).
+
+    The network is evaluated once for each of `bins` seeds, whatever the number of points; `bins` may be changed at any time.
+
+    Args:
+        half_width: half the support's width along each axis, in domain units (radius, for a ball).
+        bins: seeds, spread evenly over the support.
+        hidden: widths of the kernel network.
+        ball: support is the ellipsoid inside the box.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, half_width: float | Sequence[float], bins: int = 64,
+                 hidden: Sequence[int] = (16, 16), ball: bool = False, stride: int = 1, border: str = "zeros", bias: bool = True,
+                 dim: int | None = None, generator: torch.Generator | None = None):  # fmt: skip
+        super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias)
+        dim = _dimension(dim, half_width)
+        self.half_width, self.ball = tuple(float(r) for r in _per_axis(half_width, dim, "half_width")), ball
+        widths = [dim, *hidden]
+        layers: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(a, b), nn.GELU()]
+        self.kernel_net = nn.Sequential(*layers, nn.Linear(widths[-1], in_channels * out_channels))
+        for layer in self.kernel_net[::2]:
+            bound = math.sqrt(6 / layer.in_features)  # keeps the variance through the hidden layers
+            last = layer is self.kernel_net[-1]
+            nn.init.uniform_(layer.weight, *(s * bound / (math.sqrt(in_channels) if last else 1) for s in (-1, 1)), generator=generator)
+            nn.init.uniform_(layer.bias, *(s / math.sqrt(in_channels) if last else s for s in (-1.0, 1.0)), generator=generator)
+        self.bins = bins
+
+    @property
+    def bins(self) -> int:
+        """Number of Voronoi cells of the support."""
+        return len(self.rule.seeds)
+
+    @bins.setter
+    def bins(self, count: int) -> None:
+        dim = len(self.half_width)
+        unit = Ball((0.0,) * dim, 1.0) if self.ball else Box.centered(dim)
+        seeds = lattice(unit, count, dtype=torch.float64).points * torch.tensor(self.half_width, dtype=torch.float64)
+        self.rule = Bins(tuple(tuple(seed) for seed in seeds.tolist()), self.half_width, self.ball)
+
+    def kernel(self, offsets: Tensor) -> Tensor:
+        """Evaluate the kernel at offsets (..., d) in domain units -> (..., in, out)."""
+        scaled = offsets / offsets.new_tensor(self.half_width)
+        return self.kernel_net(scaled).unflatten(-1, (self.in_channels, self.out_channels))
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        self._check(sampled)
+        stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
+        kernel = self.kernel(sampled.values.new_tensor(self.rule.seeds))
+        return self._finish(stencil.target, stencil.apply(sampled.values, kernel))

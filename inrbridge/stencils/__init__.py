@@ -1,0 +1,15 @@
+"""Floor 4: geometry first. A stencil says which input points, with which weights, feed which kernel node of
+which output point; it is computed once from the points, cached on them and shared by all fields and channels.
+
+The rules: `Reconstruct` (moving least squares), `Quadrature` (a basis under the integral, Wang & Golland 2023,
+eq. 6-7), `Bins` (Voronoi cells of the kernel support, section 4.3), `Cells` (a partition of the domain).
+"""
+
+from inrbridge.stencils.bases import BSpline, Gaussian, Polynomial
+from inrbridge.stencils.borders import BORDERS
+from inrbridge.stencils.nodes import kernel_nodes
+from inrbridge.stencils.rules import Bins, Cells, Quadrature, Reconstruct, build_stencil
+from inrbridge.stencils.stencil import BinnedStencil, Stencil
+
+__all__ = ["BORDERS", "BSpline", "BinnedStencil", "Bins", "Cells", "Gaussian", "Polynomial", "Quadrature", "Reconstruct",
+           "Stencil", "build_stencil", "kernel_nodes"]  # fmt: skip

@@ -1,0 +1,131 @@
+"""Floor 4: functions on the support of a kernel, for the kernel K(x' - x) = sum_k W_k B_k(x' - x).
+
+Wang & Golland 2023, eq. (6) (polynomials) and section 4.1 (B-splines that interpolate a discrete kernel).
+Each basis is a frozen value: `count` functions on the box `support` (low, high), in domain units.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def cardinal_bspline(x: np.ndarray, order: int) -> np.ndarray:
+    """Evaluate the centred cardinal B-spline of an order (degree) 0 to 3; support (order + 1) / 2 on either side."""
+    x = np.abs(x)
+    if order == 0:
+        return ((x < 0.5) + 0.5 * (x == 0.5)).astype(float)
+    if order == 1:
+        return np.clip(1 - x, 0, None)
+    if order == 2:
+        return np.where(x < 0.5, 0.75 - x**2, 0.5 * np.clip(1.5 - x, 0, None) ** 2)
+    return np.where(x < 1, 2 / 3 - x**2 + x**3 / 2, np.clip(2 - x, 0, None) ** 3 / 6)
+
+
+@dataclass(frozen=True)
+class BSpline:
+    """Tensor B-splines on a net of kernel nodes, combined so that B_k is 1 at node k and 0 at the others.
+
+    The kernel then takes the value W_k at node k: the transfer of discrete weights. Order 2 for 3 nodes an axis,
+    3 for larger ones, is the paper's choice (appendix C). Each node owns a cell; the support is their union.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    order: int = 2
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.size)
+
+    @property
+    def support(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        first = [-((n - 1) // 2) for n in self.size]
+        low = tuple((f - 0.5) * h for f, h in zip(first, self.spacing, strict=True))
+        return low, tuple(a + n * h for a, n, h in zip(low, self.size, self.spacing, strict=True))
+
+    @property
+    def scale(self) -> float:
+        """Measure of one cell: dividing by it makes the integral of a spline comparable to one tap of a discrete kernel."""
+        return math.prod(self.spacing)
+
+    def evaluate(self, offsets: np.ndarray) -> np.ndarray:
+        """Return B (p, count) at offsets (p, d)."""
+        out = np.ones((len(offsets), 1))
+        for axis, (n, h) in enumerate(zip(self.size, self.spacing, strict=True)):
+            nodes = np.arange(n) - (n - 1) // 2
+            interpolate = np.linalg.inv(cardinal_bspline(nodes[:, None] - nodes[None], self.order))
+            values = cardinal_bspline(offsets[:, axis, None] / h - nodes[None], self.order) @ interpolate
+            out = (out[:, :, None] * values[:, None, :]).reshape(len(offsets), -1)
+        return out
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """Products of Legendre polynomials up to a total degree on a box, orthonormal under its uniform probability measure."""
+
+    half_width: tuple[float, ...]
+    degree: int = 2
+
+    @property
+    def powers(self) -> list[tuple[int, ...]]:
+        every = itertools.product(range(self.degree + 1), repeat=len(self.half_width))
+        return sorted((p for p in every if sum(p) <= self.degree), key=lambda p: (sum(p), p))
+
+    @property
+    def count(self) -> int:
+        return len(self.powers)
+
+    @property
+    def support(self):
+        return tuple(-r for r in self.half_width), self.half_width
+
+    @property
+    def scale(self) -> float:
+        return math.prod(2 * r for r in self.half_width)
+
+    def evaluate(self, offsets: np.ndarray) -> np.ndarray:
+        """Return B (p, count) at offsets (p, d)."""
+        scaled = offsets / np.asarray(self.half_width)
+        legendre = np.polynomial.legendre.legvander(scaled, self.degree)  # (p, d, degree + 1)
+        legendre *= np.sqrt(2 * np.arange(self.degree + 1) + 1)
+        axes = np.arange(scaled.shape[1])
+        return np.stack([legendre[:, axes, list(p)].prod(1) for p in self.powers], 1)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Gaussian bumps exp(-|x - c|^2 / (2 width^2)) on a net of centres, on a box that holds two widths around each."""
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    width: float = 0.5  # in units of the spacing
+
+    @property
+    def centres(self) -> np.ndarray:
+        axes = [(np.arange(n) - (n - 1) / 2) * h for n, h in zip(self.size, self.spacing, strict=True)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(self.size))
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.size)
+
+    @property
+    def support(self):
+        high = tuple(((n - 1) / 2 + 2 * self.width) * h for n, h in zip(self.size, self.spacing, strict=True))
+        return tuple(-v for v in high), high
+
+    @property
+    def scale(self) -> float:
+        return math.prod(math.sqrt(2 * math.pi) * self.width * h for h in self.spacing)
+
+    def evaluate(self, offsets: np.ndarray) -> np.ndarray:
+        """Return B (p, count) at offsets (p, d)."""
+        scaled = (offsets[:, None] - self.centres[None]) / (np.asarray(self.spacing) * self.width)
+        return np.exp(-0.5 * (scaled**2).sum(-1))
+
+
+Basis = BSpline | Polynomial | Gaussian

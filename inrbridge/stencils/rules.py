@@ -1,0 +1,235 @@
+"""Floor 4: the four rules that turn points into a stencil, and the cache that computes each one once."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from inrbridge.discretization import Discretization
+from inrbridge.domains import Box
+from inrbridge.errors import ShapeMismatch, SupportTooNarrow
+from inrbridge.stencils.bases import Basis
+from inrbridge.stencils.borders import check_border, fold, ghosts, periods, shrink
+from inrbridge.stencils.nodes import Offsets, reach
+from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
+from inrbridge.stencils.stencil import BinnedStencil, Stencil, pad_lists
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """P[i, k, :] evaluates f at x_i + node_k, exactly for polynomials up to `order`.
+
+    `neighbors` samples an evaluation (None: the measured default); `spacing` is the distance between nodes,
+    where reflecting borders have their mirror.
+    """
+
+    nodes: Offsets
+    spacing: tuple[float, ...]
+    order: int = 2
+    neighbors: int | None = None
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """P[i, k, j] = w_j B_k(x_j - x_i) / scale: the kernel is a combination of basis functions under the integral (eq. 6-7).
+
+    With `normalize`, each row is rescaled so that constants are integrated exactly (moment correction of order 0).
+    """
+
+    basis: Basis
+    spacing: tuple[float, ...]
+    normalize: bool = False
+
+
+@dataclass(frozen=True)
+class Bins:
+    """P[i, k, j] = w_j / |S| if x_j - x_i lies in the support S and nearest to seed k (section 4.3)."""
+
+    seeds: Offsets
+    half_width: tuple[float, ...]
+    ball: bool = False
+
+    @property
+    def measure(self) -> float:
+        """|S|: of the box, or of the ellipsoid inside it."""
+        d = len(self.half_width)
+        unit = math.pi ** (d / 2) / math.gamma(d / 2 + 1) if self.ball else 2.0**d
+        return unit * math.prod(self.half_width)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """P[i, 0, j] = w_j / measure if x_j lies in cell i of a regular partition of a box into `shape` cells, row-major."""
+
+    shape: tuple[int, ...]
+
+
+Rule = Reconstruct | Quadrature | Bins | Cells
+
+
+def build_stencil(rule: Rule, source: Discretization, target: Discretization | None = None, border: str = "zeros",
+                  stride: int = 1) -> Stencil | BinnedStencil:  # fmt: skip
+    """Build, or take from the cache of `source`, the stencil of a rule.
+
+    Args:
+        rule: what a kernel node sees.
+        source: the points where values are known.
+        target: the points where the output is wanted; None: those of `source` that the border leaves, thinned by `stride`.
+        border: one of `borders.BORDERS`.
+
+    Returns:
+        The stencil; its `target` is the discretization of the output.
+    """
+    key = ("stencil", rule, border, stride, None if target is None else id(target))
+    if key not in source.cache:
+        check_border(border, source.domain)
+        if source.domain.dim != source.domain.intrinsic_dim:
+            raise ShapeMismatch(f"Got a local layer on {source.domain}, expected a flat domain: a box, ball, torus or region.")
+        builder = _BUILDERS[type(rule)]
+        source.cache[key] = builder(rule, source, target, border, stride)
+    return source.cache[key]
+
+
+def _array(points: torch.Tensor) -> np.ndarray:
+    return points.detach().double().cpu().numpy()
+
+
+def _outputs(source: Discretization, target: Discretization | None, border: str, stride: int,
+             before: tuple[float, ...], after: tuple[float, ...]) -> Discretization:  # fmt: skip
+    if target is None:
+        target = (shrink(source, before, after) if border == "valid" else source).thin(stride)
+    return target
+
+
+def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
+    before, after = reach(rule.nodes)
+    _warn_if_narrow([b + a + h for b, a, h in zip(before, after, rule.spacing, strict=True)], source)
+    target = _outputs(source, target, border, stride, before, after)
+    points, n, k = _array(source.points), len(source), len(rule.nodes)
+    nodes = _array(target.points)[:, None] + np.asarray(rule.nodes)[None]  # (m, k, d)
+    coords, inside = fold(nodes.reshape(-1, nodes.shape[2]), source.domain, border, rule.spacing)
+    neighbors = rule.neighbors or default_neighbors(rule.order, points.shape[1])
+    low = np.asarray(source.domain.bounds[0])
+    query = np.flatnonzero(inside)
+    index, weight = moving_least_squares(points - low, coords[inside] - low, rule.order, neighbors, periods(border, source.domain))
+    rows, slots = np.nonzero(weight)
+    entry, node = np.divmod(query[rows], k)
+    values = weight[rows, slots]
+    if border == "renormalize":
+        present = inside.reshape(-1, k).sum(1)
+        values = values * (k / np.maximum(present, 1))[entry]
+    # one list for each output point: the union of its nodes' neighbours
+    pairs, place = np.unique(entry * n + index[rows, slots], return_inverse=True)
+    union = np.zeros((len(pairs), k))
+    np.add.at(union, (place, node), values)
+    index, weight = pad_lists(torch.from_numpy(pairs // n), torch.from_numpy(pairs % n), torch.from_numpy(union), len(target))
+    return Stencil(target, n, index, weight)
+
+
+def _warn_if_narrow(widths: list[float], source: Discretization) -> None:
+    if min(widths) < 0.999 * source.spacing:
+        warnings.warn(
+            f"A kernel support of width {min(widths):.4g} is narrower than the spacing {source.spacing:.4g} of {len(source)} "
+            f"points on {source.domain}: the layer acts on single points only; use a wider kernel or more points.",
+            SupportTooNarrow,
+            stacklevel=6,
+        )
+
+
+def _pairs(source: Discretization, target: Discretization, border: str, low: np.ndarray, high: np.ndarray,
+           spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """All pairs with low <= x_j - x_i <= high: output i ascending, input j, offsets (p, d)."""
+    points, outputs = _array(source.points), _array(target.points)
+    points, origin = ghosts(points, source.domain, border, -low, high, spacing)
+    half, centre = (high - low) / 2, (high + low) / 2
+    tree = cKDTree(points / half)
+    near = cKDTree((outputs + centre) / half).sparse_distance_matrix(tree, 1.0 + 1e-9, p=np.inf, output_type="ndarray")
+    order = np.argsort(near["i"], kind="stable")
+    i, j = near["i"][order], near["j"][order]
+    return i, origin[j], points[j] - outputs[i]
+
+
+def _quadrature(rule: Quadrature, source, target, border, stride) -> Stencil:
+    low, high = (np.asarray(v) for v in rule.basis.support)
+    _warn_if_narrow((high - low).tolist(), source)
+    target = _outputs(source, target, border, stride, tuple(-low), tuple(high))
+    i, j, offsets = _pairs(source, target, border, low, high, rule.spacing)
+    basis = rule.basis.evaluate(offsets)  # (p, k)
+    weights = _array(source.weights)
+    values = weights[j, None] * basis / rule.basis.scale
+    scale = _border_scale(i, weights[j], len(target), math.prod(high - low), border)
+    if rule.normalize:
+        total = np.zeros((len(target), rule.basis.count))
+        np.add.at(total, i, values)
+        exact = _basis_integral(rule.basis) / rule.basis.scale
+        values = values * (np.where(np.abs(total) > 1e-3 * np.abs(exact), exact / np.where(total == 0, 1, total), 1.0))[i]
+    index, weight = pad_lists(torch.from_numpy(i), torch.from_numpy(j), torch.from_numpy(values * scale[i, None]), len(target))
+    return Stencil(target, len(source), index, weight)
+
+
+def _border_scale(i: np.ndarray, weights: np.ndarray, m: int, measure: float, border: str) -> np.ndarray:
+    """Factor for each output point: `renormalize` makes up for the part of the support outside the domain."""
+    if border != "renormalize":
+        return np.ones(m)
+    inside = np.bincount(i, weights, minlength=m)
+    return measure / np.maximum(inside, 1e-3 * measure)
+
+
+def _basis_integral(basis: Basis, points: int = 24) -> np.ndarray:
+    """Integral of every basis function over its support, by Gauss-Legendre products."""
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    low, high = (np.asarray(v) for v in basis.support)
+    grid = np.stack(np.meshgrid(*[nodes] * len(low), indexing="ij"), -1).reshape(-1, len(low))
+    products = np.stack(np.meshgrid(*[weights] * len(low), indexing="ij"), -1).reshape(-1, len(low)).prod(1)
+    values = basis.evaluate((low + high) / 2 + grid * (high - low) / 2)
+    return products @ values * math.prod((high - low) / 2)
+
+
+def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
+    half = np.asarray(rule.half_width)
+    _warn_if_narrow((2 * half).tolist(), source)
+    target = _outputs(source, target, border, stride, rule.half_width, rule.half_width)
+    i, j, offsets = _pairs(source, target, border, -half, half, tuple(2 * half))
+    if rule.ball:
+        kept = ((offsets / half) ** 2).sum(1) <= 1.0 + 1e-9
+        i, j, offsets = i[kept], j[kept], offsets[kept]
+    weights = _array(source.weights)[j] / rule.measure
+    weights = weights * _border_scale(i, _array(source.weights)[j], len(target), rule.measure, border)[i]
+    node = cKDTree(np.asarray(rule.seeds)).query(offsets)[1]
+    order = np.argsort(node, kind="stable")
+    bounds = np.searchsorted(node[order], np.arange(len(rule.seeds) + 1))
+    moved = (torch.from_numpy(np.ascontiguousarray(a[order])) for a in (i, j, weights))
+    return BinnedStencil(target, len(source), *moved, tuple(bounds.tolist()))
+
+
+def _cells(rule: Cells, source, target, border, stride) -> Stencil:
+    low, high = (np.asarray(v) for v in source.domain.bounds)
+    shape = np.asarray(rule.shape)
+    size = (high - low) / shape
+    cell = np.clip(np.floor((_array(source.points) - low) / size), 0, shape - 1).astype(int)
+    row = np.ravel_multi_index(tuple(cell.T), rule.shape)
+    order = np.argsort(row, kind="stable")
+    weights = _array(source.weights)
+    total = np.bincount(row, weights, minlength=math.prod(rule.shape))
+    values = torch.from_numpy((weights / total[row])[order])[:, None]
+    index, weight = pad_lists(torch.from_numpy(row[order]), torch.from_numpy(order), values, len(total))
+    if target is None:
+        target = _cell_centres(source, rule.shape)
+    return Stencil(target, len(source), index, weight)
+
+
+def _cell_centres(source: Discretization, shape: tuple[int, ...]) -> Discretization:
+    """The tokens as a grid of points, one at the centre of each cell."""
+    from inrbridge.sampling import grid
+
+    if not isinstance(source.domain, Box):
+        raise ShapeMismatch(f"Got a partition into cells of {source.domain}, expected a Box.")
+    return grid(source.domain, shape, dtype=source.points.dtype, device=source.points.device)
+
+
+_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells}
