@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inrbridge.domains import Domain
-from inrbridge.errors import EmptyDiscretization, ShapeMismatch
+from inrbridge.errors import ConfigError, EmptyDiscretization, ShapeMismatch
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,16 @@ class Discretization:
     cache: dict = field(default_factory=dict, repr=False)  # derived geometry (stencils); never part of the value
 
     def __post_init__(self):
-        n = self.points.shape[0]
+        n = self.points.shape[0] if self.points.ndim else 0
         if self.points.ndim != 2 or self.points.shape[1] != self.domain.dim:
             raise ShapeMismatch(
                 f"Got points of shape {tuple(self.points.shape)}, expected (n, {self.domain.dim}) on {self.domain}; "
                 "pass one row per point."
+            )
+        if not self.points.is_floating_point() or not self.weights.is_floating_point():
+            raise ShapeMismatch(
+                f"Got points of {self.points.dtype} and weights of {self.weights.dtype}, expected floating point; "
+                "cast them first, e.g. points.float()."
             )
         if self.weights.shape != (n,):
             raise ShapeMismatch(f"Got weights of shape {tuple(self.weights.shape)}, expected ({n},): one weight per point.")
@@ -71,38 +76,50 @@ class Discretization:
     def __len__(self) -> int:
         return self.points.shape[0]
 
+    def __getstate__(self):
+        return {**self.__dict__, "cache": {}}  # a worker process derives its own geometry
+
     @property
     def spacing(self) -> float:
         """Mean distance between neighbours: (measure / n)^(1 / intrinsic dimension), in domain units."""
         return (self.domain.measure / len(self)) ** (1.0 / self.domain.intrinsic_dim)
 
     def to(self, *args, **kwargs) -> Discretization:
-        """Return the same discretization on another device or in another dtype."""
-        return replace(self, points=self.points.to(*args, **kwargs), weights=self.weights.to(*args, **kwargs), cache={})
+        """Return the same discretization on another device or in another dtype; itself where nothing changes."""
+        points, weights = self.points.to(*args, **kwargs), self.weights.to(*args, **kwargs)
+        if points is self.points and weights is self.weights:
+            return self
+        finer = None if self.finer is None else self.finer.to(*args, **kwargs)
+        moved = replace(self, points=points, weights=weights, finer=finer, cache={})
+        return self.cache.setdefault(("to", points.device, points.dtype), moved)
 
     def prefix(self, n: int) -> Discretization:
-        """Return the first n points, weights rescaled to the measure: the coarser discretization."""
+        """Return the first n points, weights rescaled to the measure: the coarser discretization.
+
+        The result is remembered, so that all who ask for one prefix share one object and its cache.
+        """
         if not 0 < n <= len(self):
             raise EmptyDiscretization(f"Got a prefix of {n} points, expected between 1 and {len(self)}.")
         if n == len(self):
             return self
-        weights = self.weights[:n]
-        weights = weights * (self.domain.measure / weights.sum())
-        keeps_structure = isinstance(self.structure, Lattice) and n & (n - 1) == 0
-        return replace(
-            self,
-            points=self.points[:n],
-            weights=weights,
-            structure=self.structure if keeps_structure else None,
-            finer=self,
-            cache={},
-        )
+        if ("prefix", n) not in self.cache:
+            is_lattice = isinstance(self.structure, Lattice) and n & (n - 1) == 0
+            self.cache["prefix", n] = replace(
+                self,
+                points=self.points[:n],
+                weights=self._rescaled(self.weights[:n]),
+                structure=self.structure if is_lattice else None,
+                finer=self,
+                cache={},
+            )
+        return self.cache["prefix", n]
 
     def thin(self, stride: int) -> Discretization:
         """Keep one point in stride^d: every stride-th of each axis of a grid, else the prefix.
 
         The result is remembered, so that two layers that thin one discretization share one set of points.
         """
+        _check_stride(stride)
         if stride == 1:
             return self
         if ("thin", stride) not in self.cache:
@@ -114,13 +131,13 @@ class Discretization:
         if not isinstance(grid, Grid):
             return self.prefix(max(1, round(len(self) / stride**self.domain.intrinsic_dim)))
         index = self._grid_subset(stride)
-        shape = tuple(math.ceil(size / stride) for size in grid.shape)
-        weights = self.weights[index]
         return replace(
             self,
             points=self.points[index],
-            weights=weights * (self.domain.measure / weights.sum()),
-            structure=Grid(shape, grid.start, tuple(step * stride for step in grid.step)),
+            weights=self._rescaled(self.weights[index]),
+            structure=Grid(
+                tuple(math.ceil(size / stride) for size in grid.shape), grid.start, tuple(step * stride for step in grid.step)
+            ),
             extend_to=None,
             finer=self,
             cache={},
@@ -128,16 +145,25 @@ class Discretization:
 
     def _grid_subset(self, stride: int) -> Tensor:
         kept = torch.arange(len(self), device=self.points.device).reshape(self.structure.shape)
-        for axis in range(kept.ndim):
-            kept = kept.index_select(axis, torch.arange(0, kept.shape[axis], stride, device=kept.device))
-        return kept.reshape(-1)
+        return kept[(slice(None, None, stride),) * kept.ndim].reshape(-1)
+
+    def _rescaled(self, weights: Tensor) -> Tensor:
+        return weights * (self.domain.measure / weights.sum())
 
     def refine(self, stride: int) -> Discretization:
-        """Undo `thin`: return the discretization this came from, else extend the sequence by stride^d."""
+        """Undo `thin`: return the discretization this came from, else extend the sequence by stride^d.
+
+        The points of this discretization are among those of the result, at the same coordinates.
+        """
+        _check_stride(stride)
         if stride == 1:
             return self
-        if self.finer is not None and self.finer.thin(stride) is self:
-            return self.finer
+        finer = self.finer
+        while finer is not None:
+            coarse = finer.thin(stride)
+            if coarse is self or torch.equal(coarse.points, self.points):
+                return finer
+            finer = finer.finer
         wanted = len(self) * stride**self.domain.intrinsic_dim
         if self.extend_to is None:
             raise ShapeMismatch(
@@ -146,6 +172,11 @@ class Discretization:
             )
         if ("refine", stride) not in self.cache:
             finer = self.extend_to(wanted).to(self.points)
-            finer.cache["thin", stride] = self
+            finer.cache["prefix", len(self)] = self
             self.cache["refine", stride] = finer
         return self.cache["refine", stride]
+
+
+def _check_stride(stride: int) -> None:
+    if not isinstance(stride, int) or stride < 1:
+        raise ConfigError(f"Got the stride {stride!r}, expected a whole number of at least 1.")

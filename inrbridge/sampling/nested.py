@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from inrbridge.sampling.sequences import (
     UniformSequence,
     draw_seed,
 )
+
+BLOCK = 2**16  # rows drawn at a time
 
 
 def lattice(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
@@ -66,22 +69,32 @@ def uniform(domain: Domain, n: int, generator: torch.Generator | None = None, *,
     return first_points("uniform", sequence, domain, check_count(n), dtype, device)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which points of a sequence are kept and how they are weighted; both ask rows (m, sequence.dim) and points (m, d).
+
+    `weigh` returns relative weights (m,), equal when absent; `keep` bool (m,), true for about `share` of the points.
+    """
+
+    weigh: Callable[[Tensor, Tensor], Tensor] | None = None
+    keep: Callable[[Tensor, Tensor], Tensor] | None = None
+    share: float = 1.0
+
+
 def first_points(
     name: str,
     sequence: Sequence,
     domain: Domain,
     n: int,
     dtype: torch.dtype,
-    device: torch.device | str | None,
-    weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
+    device: torch.device | str | None = None,
+    selection: Selection = Selection(),
 ) -> Discretization:
-    """Discretize the domain by the first n points of a sequence.
-
-    Args:
-        weigh: relative weights from the sequence's rows (n, sequence.dim) and their points (n, d); equal when absent.
-    """
-    unit, points = _accepted(sequence, domain, n, dtype, device)
-    weights = torch.ones(n, dtype=torch.float64) if weigh is None else weigh(unit, points).to("cpu", torch.float64)
+    """Discretize the domain by the first n points of a sequence that lie on it and are selected."""
+    unit, points = _selected(sequence, domain, n, dtype, device, selection)
+    weights = torch.ones(n, dtype=torch.float64)
+    if selection.weigh is not None:
+        weights = selection.weigh(unit, points).to("cpu", torch.float64)
     weights = weights * (domain.measure / weights.sum())
     structure = None
     if isinstance(sequence, LatticeSequence) and isinstance(domain, Box | Torus) and n & (n - 1) == 0:
@@ -92,35 +105,39 @@ def first_points(
         domain,
         sampler=name,
         structure=structure,
-        extend_to=functools.partial(_extend, name, sequence, domain, dtype, device, weigh),
+        extend_to=functools.partial(_extend, name, sequence, domain, dtype, device, selection),
     )
 
 
-def _extend(name, sequence, domain, dtype, device, weigh, m: int) -> Discretization:
-    return first_points(name, sequence, domain, check_count(m), dtype, device, weigh)
+def _extend(name, sequence, domain, dtype, device, selection, m: int) -> Discretization:
+    return first_points(name, sequence, domain, check_count(m), dtype, device, selection)
 
 
-def _accepted(sequence: Sequence, domain: Domain, n: int, dtype, device) -> tuple[Tensor, Tensor]:
-    """Return the first n rows whose points lie on the domain: rows (n, sequence.dim), points (n, d)."""
+def _selected(sequence: Sequence, domain: Domain, n: int, dtype, device, selection: Selection) -> tuple[Tensor, Tensor]:
+    """Return the first n selected rows (n, sequence.dim) and their points (n, d)."""
     envelope = domain.envelope
-    if envelope is domain:
-        unit = sequence(0, n)
-        return unit, domain.from_unit(unit).to(device=device, dtype=dtype)
-    share = domain.measure / envelope.measure
+    share = selection.share * domain.measure / envelope.measure
     limit = 2**16 + math.ceil(16 * n / share)
-    kept, found, start = [], 0, 0
+    chosen, found, start = [], 0, 0
     while found < n:
         if start >= limit:
             raise EmptyDiscretization(
-                f"Found {found} of {n} points of {domain} among {start} points of {envelope}, expected about "
-                f"{share:.3g} of them to lie inside; correct the region's measure or its indicator."
+                f"Found {found} of {n} points of {domain} among {start} points of {envelope}, expected a share of about "
+                f"{share:.3g}; correct the measure or the indicator of the region."
             )
-        stop = start + math.ceil((n - found) / share) + 64
+        # Some more than expected, so that one round is mostly enough; blocks, so that memory stays bounded.
+        wanted = n - found if share == 1 else math.ceil(1.1 * (n - found) / share) + 64
+        stop = start + min(wanted, BLOCK)
         unit = sequence(start, stop)
+        points = envelope.from_unit(unit[:, : envelope.unit_dim]).to(device=device, dtype=dtype)
         # Membership is decided after the cast: what float64 puts just inside, float32 may round to the outside.
-        points = envelope.from_unit(unit).to(device=device, dtype=dtype)
-        inside = domain.contains(points)
-        kept.append((unit[inside.cpu()], points[inside]))
-        found, start = found + int(inside.sum()), stop
-    unit, points = (torch.cat(parts)[:n] for parts in zip(*kept, strict=True))
+        if envelope is not domain:
+            inside = domain.contains(points)
+            unit, points = unit[inside.cpu()], points[inside]
+        if selection.keep is not None:
+            kept = selection.keep(unit, points)
+            unit, points = unit[kept.cpu()], points[kept]
+        chosen.append((unit, points))
+        found, start = found + len(points), stop
+    unit, points = (torch.cat(parts)[:n] for parts in zip(*chosen, strict=True))
     return unit, points
