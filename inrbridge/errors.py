@@ -72,6 +72,10 @@ class PluginError(InrBridgeError, RuntimeError):
     """A plugin that failed to load, or answers in a way the host cannot use."""
 
 
+class PluginWarning(UserWarning):
+    """Some plugin does not work; everything else goes on."""
+
+
 class StoreError(InrBridgeError, ValueError):
     """A store whose manifest or shards are damaged, incomplete, or lack what was asked for."""
 

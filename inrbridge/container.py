@@ -1,0 +1,161 @@
+"""Floor 5: inrbridge's own file: a safetensors file whose metadata says how to build the field again.
+
+The metadata key "inrbridge" holds JSON: {format, api, architecture, domain, channels, channel_names, version}.
+Reading builds the field first without memory and compares every shape with the file, so that a false
+architecture is refused before it costs anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from inrbridge import __version__
+from inrbridge.domains import domain_from_config
+from inrbridge.errors import CannotOpen, CannotSave, InrBridgeError
+from inrbridge.field import Field, Stackable, channel_names
+from inrbridge.headers import read_contents
+from inrbridge.hookspecs import API_VERSION
+
+if TYPE_CHECKING:
+    from inrbridge.formats import Format
+
+KEY = "inrbridge"
+
+
+def native_header(field: Field, format: str | None = None) -> dict:
+    """Return the JSON description from which `build_native` makes a field of the same shape.
+
+    Raises:
+        CannotSave: the field does not know its format, or cannot say how to build it anew.
+    """
+    format = format or getattr(field, "format", None)
+    if not format:
+        raise CannotSave(
+            f"Got a {type(field).__name__} that belongs to no format, expected a field with a `format` attribute; "
+            "fit it first: inrbridge.fit([field], format=...)."
+        )
+    if not isinstance(field, Stackable):
+        raise CannotSave(
+            f"Got a {type(field).__name__} without `architecture` and `state_dict()`, expected a field that can be built anew; "
+            "fit it first: inrbridge.fit([field], format=...)."
+        )
+    return {
+        "format": format,
+        "api": API_VERSION,
+        "architecture": dict(field.architecture),
+        "domain": field.domain.to_config(),
+        "channels": field.channels,
+        "channel_names": list(channel_names(field)),
+        "version": __version__,
+    }
+
+
+def write_native(field: Field, path: str | Path, *, format: str | None = None) -> None:
+    """Write the field's state and description; the file appears complete or not at all.
+
+    Raises:
+        CannotSave: the field cannot be described in JSON, or the place cannot be written.
+    """
+    path = Path(path)
+    header = native_header(field, format)
+    # clones: safetensors refuses tensors that share memory, which buffers of a module may do
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in field.state_dict().items()}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary, metadata={KEY: json.dumps(header)})
+        os.replace(temporary, path)
+    except TypeError as error:
+        raise CannotSave(
+            f"Got an architecture of {header['format']} that is no JSON ({error}), expected numbers, texts and lists; "
+            "correct the field's `architecture`."
+        ) from error
+    except (OSError, SafetensorError) as error:
+        raise CannotSave(f"Cannot write {path}: {error}; check that its folder exists and has room.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_native(path: str | Path, format: Format) -> Field:
+    """Read a field that `write_native` wrote, through the format's `build`.
+
+    Raises:
+        CannotOpen: the file is damaged, or its header and its tensors disagree.
+    """
+    path = Path(path)
+    contents = read_contents(path, "safetensors")
+    if contents.damage:
+        raise CannotOpen(f"{contents.damage}; copy or download it again.")
+    try:
+        header = json.loads(contents.metadata[KEY])
+        named, api = header["format"], header["api"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise CannotOpen('it has no "inrbridge" header, expected a file written by inrbridge.save_field.') from error
+    if named != format.name:
+        raise CannotOpen(f'it is a file of format "{named}", not "{format.name}"; open it with format="{named}".')
+    if api > API_VERSION:
+        raise CannotOpen(f"it was written by plugin API {api}, this inrbridge speaks {API_VERSION}: pip install -U inrbridge")
+    _check_without_memory(header, contents.tensors, format)
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CannotOpen(f"the tensors cannot be read ({error}); copy or download the file again.") from error
+    field = build_native(header, format)
+    _compare(field.state_dict(), contents.tensors)
+    kinds = {value.dtype for value in state.values() if value.is_floating_point()}
+    if len(kinds) == 1:
+        field = field.to(kinds.pop())
+    field.load_state_dict(state, strict=True)
+    return field
+
+
+def build_native(header: Mapping, format: Format) -> Field:
+    """Build a fresh field from a native header; its weights are to be loaded.
+
+    Raises:
+        CannotOpen: the header lacks something, or the format cannot build what it describes.
+    """
+    try:
+        domain = domain_from_config(header["domain"])
+        # weights are replaced at once, so any fixed generator does; the global one stays untouched
+        generator = torch.Generator().manual_seed(0)
+        field = format.build(domain, int(header["channels"]), generator=generator, **header["architecture"])
+        names = tuple(str(name) for name in header.get("channel_names", ()))
+    except InrBridgeError as error:
+        raise CannotOpen(f"its header does not fit: {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CannotOpen(f"its header does not describe a {format.name} field ({type(error).__name__}: {error})") from error
+    if len(names) == field.channels:
+        field.channel_names = names
+    field.format = format.name
+    return field
+
+
+def _check_without_memory(header: Mapping, held: Mapping[str, tuple[int, ...]], format: Format) -> None:
+    try:
+        with torch.device("meta"):
+            built = build_native(header, format)
+    except CannotOpen as error:
+        if isinstance(error.__cause__, RuntimeError):  # this build reads values back, which meta tensors do not have
+            return
+        raise
+    _compare(built.state_dict(), held)
+
+
+def _compare(built: Mapping[str, torch.Tensor], held: Mapping[str, tuple[int, ...]]) -> None:
+    built = {name: tuple(value.shape) for name, value in built.items()}
+    if built == dict(held):
+        return
+    for name in sorted(set(built) | set(held)):
+        if built.get(name) != held.get(name):
+            raise CannotOpen(
+                f'its header and its tensors disagree: "{name}" is {held.get(name, "absent")} in the file and '
+                f"{built.get(name, 'absent')} by its architecture; the file was edited or mixed up."
+            )

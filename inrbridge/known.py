@@ -1,0 +1,53 @@
+"""Floor 6: plugins that exist but need not be installed, so that an error can name the line that installs them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from inrbridge.formats import Probe
+
+
+@dataclass(frozen=True)
+class KnownPlugin:
+    """What a plugin reads, and the names (of container, file or tensors) by which one guesses that a file is its."""
+
+    summary: str
+    suffixes: tuple[str, ...]
+    traces: str
+
+    def matches(self, probe: Probe) -> bool:
+        """Say whether the file looks like one of this plugin's: a hint for a message, never a decision."""
+        seen = [f"<{probe.magic}>", probe.path.name, *probe.listing, *probe.bare_tensors]
+        seen += [f"{dtype} {name}" for name, dtype in probe.dtypes.items()]
+        return any(re.search(self.traces, text) for text in seen)
+
+
+KNOWN_PLUGINS = {
+    "siren": KnownPlugin(
+        "SIREN network",
+        (".safetensors", ".pt", ".pth", ".ckpt"),
+        r"^net\.net\.\d+\.0\.weight$|^(\d+\.)?net\.\d+\.linear\.weight$|^(net\.)?last_layer\.(linear\.)?weight$|^seq\.\d+\.weight$|^\d+\.weight$",
+    ),
+    "fourier": KnownPlugin(
+        "Fourier feature network",
+        (".safetensors", ".pt", ".pth"),
+        r"^([\w.]+\.)?(b|_?B|b_matrix|B_gauss)$|^filters\.\d+\.linear\.weight$",
+    ),
+    "ngp": KnownPlugin(
+        "instant-ngp snapshot or hash grid",
+        (".ingp", ".msgpack", ".pth", ".ckpt"),
+        r"^<msgpack>$|\.ingp$|^encoder\.(embeddings|params)$|^xyz_encoder\.params$|mlp_base\S*params$|hash_table$|^_model\.field\.",
+    ),
+    "plenoxels": KnownPlugin("Plenoxel grid or PlenOctree", (".npz",), r"^(density_data|sh_data|invradius3)$"),
+    "nerf": KnownPlugin(
+        "NeRF network",
+        (".tar", ".npy", ".ckpt"),
+        r"pts_linears\.0|layers_xyz\.0|xyz_encoding_1\.0|mlp\.base\.hidden_layers|fc_noact|field_(fine|coarse)\.|^object array$",
+    ),
+}
+
+
+def pip_line(name: str) -> str:
+    """Return the command that installs a known plugin."""
+    return f"pip install inrbridge-{name}"
