@@ -10,10 +10,10 @@ __version__ = "0.1.0"
 _HOME = {
     "Ball": "domains", "Box": "domains", "Domain": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains", "Torus": "domains",
     "Discretization": "discretization",
-    "Field": "field", "FunctionField": "field", "query": "field",
+    "Field": "field", "FunctionField": "field", "query": "field", "channel_names": "field",
     "integrate": "quadrature",
     "FieldStack": "stacking", "stack": "stacking",
-    "Format": "formats", "Probe": "formats",
+    "Format": "formats", "Probe": "formats", "read_native": "container", "write_native": "container", "read_tensors": "loading",
     "GridField": "grid",
     "hookimpl": "hookspecs",
     "register": "plugins",

@@ -152,7 +152,7 @@ def _what_it_asks(message: str) -> str:
 
 
 def _list_tree(loaded: object, contents: Contents) -> None:
-    for name, value in _leaves(loaded):
+    for name, value in leaves(loaded):
         if hasattr(value, "shape"):
             contents.tensors[name] = tuple(value.shape)
             contents.dtypes[name] = str(value.dtype).removeprefix("torch.")
@@ -161,10 +161,10 @@ def _list_tree(loaded: object, contents: Contents) -> None:
 
 
 def _tensors_of(loaded: object):
-    return ((name, value) for name, value in _leaves(loaded) if hasattr(value, "element_size"))
+    return ((name, value) for name, value in leaves(loaded) if hasattr(value, "element_size"))
 
 
-def _leaves(node: object) -> Iterator[tuple[str, object]]:
+def leaves(node: object) -> Iterator[tuple[str, object]]:
     """Walk nested dicts and lists: ("state_dict.net.0.weight", tensor); bounded, for a pickle may refer to itself."""
     budget = MAX_NAMES
     pending = [("", node, 0)]
