@@ -1,0 +1,286 @@
+"""Floor 7: pictures of fields: curves in 1-D, images in 2-D, slices through the middle in higher dimensions.
+
+Coordinate 0 runs down the rows and coordinate 1 along the columns, as array axes do. A surface in space (a sphere) is drawn
+over the unit square that maps onto it, areas in proportion. Points outside the domain stay transparent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inrbridge.domains import Domain
+from inrbridge.errors import CannotSave, ConfigError, MissingDependency, UnknownFormat
+from inrbridge.field import Field, channel_names, query
+
+CURVE_POINTS = 2048
+MOST_PICTURES = 8  # channels drawn; a field may have hundreds
+CHUNK = 2**16  # points a call
+INK, FAINT = "#333333", "#bbbbbb"
+COLOURS = (("red", "green", "blue"), ("r", "g", "b"))
+
+
+def preview(
+    field: Field,
+    path: str | Path | None = None,
+    *,
+    resolution: int = 256,
+    axes: Sequence[int] | None = None,
+    at: Mapping[int, float] | None = None,
+    title: str | None = None,
+) -> Path | np.ndarray:
+    """Draw a field.
+
+    Args:
+        path: the PNG file to write; None returns the picture instead.
+        resolution: points along the longest side of an image.
+        axes: the one or two coordinates to draw along; default all of them up to 2-D, then the three planes of the first
+            three coordinates.
+        at: values of coordinates that are not drawn along, e.g. {2: 0.5}; default the middle of the domain.
+        title: text above the picture.
+
+    Returns:
+        The path, or the picture as uint8 (height, width, 3).
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+        ConfigError: axes or coordinates that the field does not have.
+    """
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise ConfigError(f"Got the picture's name {path}, expected one that ends in .png.")
+    if not 2 <= resolution <= 8192:
+        raise ConfigError(f"Got resolution={resolution}, expected 2 to 8192 points along a side.")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency('Drawing needs matplotlib: pip install "inrbridge[plot]"') from error
+
+    figure = Figure(layout="constrained", facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    own = _format_picture(field) if axes is None and at is None else None
+    if own is not None:
+        _draw_own(figure, own)
+    else:
+        _draw_views(figure, field, _Chart.of(field.domain), resolution, axes, dict(at or {}))
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
+    if path is None:
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise CannotSave(f"Cannot write {path} ({error}); check that its folder exists and has room.") from error
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """The box over which a domain is drawn: its own bounds, or the unit cube where the domain is a surface."""
+
+    domain: Domain
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    letter: str
+    unit: bool
+
+    @classmethod
+    def of(cls, domain: Domain) -> _Chart:
+        if domain.intrinsic_dim < domain.dim:
+            d = domain.envelope.unit_dim
+            return cls(domain, (0.0,) * d, (1.0,) * d, "u", True)
+        return cls(domain, *domain.bounds, "x", False)
+
+    def values(self, field: Field, points: torch.Tensor) -> np.ndarray:
+        """Evaluate at chart points (..., D): values (..., c), NaN outside the domain."""
+        flat = points.reshape(-1, points.shape[-1])
+        coords = self.domain.envelope.from_unit(flat) if self.unit else flat
+        inside = self.domain.contains(coords)
+        values = torch.full((len(flat), field.channels), math.nan)
+        rows = inside.nonzero()[:, 0]
+        with torch.no_grad():
+            for part in rows.split(CHUNK):
+                values[part] = query(field, coords[part]).detach().float().cpu()
+        return values.reshape(*points.shape[:-1], field.channels).numpy()
+
+
+def _draw_views(figure, field: Field, chart: _Chart, resolution: int, axes, at: dict[int, float]) -> None:
+    views = _choose_axes(chart, axes, at)
+    if len(views[0]) == 1:
+        _draw_curve(figure, field, chart, views[0][0], at, max(resolution, CURVE_POINTS))
+        return
+    pictures = _pictures(channel_names(field))
+    columns = len(views) if len(views) > 1 else min(4, len(pictures))
+    rows = math.ceil(len(pictures) * len(views) / columns)
+    wide = 4.4 if len(pictures) * len(views) == 1 else 2.6
+    figure.set_size_inches((wide + 0.8) * columns, (wide * _height_to_width(chart, views) + 0.6) * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    sampled = [chart.values(field, _plane(chart, view, at, resolution)) for view in views]
+    for number, (label, indices) in enumerate(pictures):
+        span = _span([plane[..., indices] for plane in sampled])
+        for column, view in enumerate(views):
+            panel = panels[number * len(views) + column]
+            _draw_plane(panel, chart, view, sampled[column][..., indices], label, span)
+            caption = [label] if len(pictures) > 1 else []
+            caption += [_spell_slice(chart, view, at)] if len(chart.low) > 2 else []
+            panel.set_title("   ".join(caption), fontsize=9, color=INK)
+    for panel in panels[len(pictures) * len(views) :]:
+        panel.set_axis_off()
+    if field.channels > sum(len(indices) for _, indices in pictures):
+        figure.supxlabel(f"the first {MOST_PICTURES} of {field.channels} channels", fontsize=8, color=INK)
+
+
+def _choose_axes(chart: _Chart, axes, at: dict[int, float]) -> list[tuple[int, ...]]:
+    """Return the coordinates of each view, and complete `at` by the middle of the others."""
+    d = len(chart.low)
+    if axes is not None:
+        views = [tuple(axes)]
+        if len(views[0]) not in (1, 2) or len(set(views[0])) < len(views[0]) or not all(0 <= a < d for a in views[0]):
+            raise ConfigError(f"Got axes {views[0]}, expected one or two different coordinates between 0 and {d - 1}.")
+    else:
+        views = [tuple(range(d))] if d <= 2 else [(0, 1), (0, 2), (1, 2)]
+    for a, value in at.items():
+        if not (0 <= a < d) or not chart.low[a] <= value <= chart.high[a]:
+            where = f"between {chart.low[a]:g} and {chart.high[a]:g}" if 0 <= a < d else f"for a coordinate between 0 and {d - 1}"
+            raise ConfigError(f"Got {value:g} for coordinate {a}, expected a value {where}.")
+    for a in range(d):
+        at.setdefault(a, (chart.low[a] + chart.high[a]) / 2)
+    return views
+
+
+def _middles(low: float, high: float, count: int) -> torch.Tensor:
+    return low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5).div(count).float()
+
+
+def _plane(chart: _Chart, view: tuple[int, ...], at: Mapping[int, float], resolution: int) -> torch.Tensor:
+    """Return chart points (rows, columns, D) in the middle of equal cells of a plane."""
+    sides = [chart.high[a] - chart.low[a] for a in view]
+    counts = [resolution if not _true_to_scale(sides) else max(2, round(resolution * s / max(sides))) for s in sides]
+    points = torch.tensor([at[a] for a in range(len(chart.low))], dtype=torch.float32).expand(*counts, -1).clone()
+    for index, a in enumerate(view):
+        along = _middles(chart.low[a], chart.high[a], counts[index])
+        points[..., a] = along[:, None] if index == 0 else along[None, :]
+    return points
+
+
+def _true_to_scale(sides: Sequence[float]) -> bool:
+    return max(sides) / min(sides) <= 4  # a longer strip would be a line: it is stretched instead
+
+
+def _height_to_width(chart: _Chart, views: Sequence[tuple[int, ...]]) -> float:
+    if chart.unit:
+        return 0.5
+    ratios = [(chart.high[down] - chart.low[down]) / (chart.high[right] - chart.low[right]) for down, right in views]
+    return min(max(*ratios, 0.35), 2.0) if max(ratios) <= 4 else 1.0
+
+
+def _pictures(names: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Group channels into pictures: red, green and blue together, every other one alone."""
+    lower = [name.lower() for name in names]
+    for trio in COLOURS:
+        if all(name in lower for name in trio):
+            colour = [lower.index(name) for name in trio]
+            break
+    else:
+        colour = [0, 1, 2] if lower == ["0", "1", "2"] else []
+    alone = [(names[i], [i]) for i in range(len(names)) if i not in colour]
+    return ([("colour", colour)] if colour else []) + alone[: MOST_PICTURES - bool(colour)]
+
+
+def _span(planes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the least and greatest value over all planes, so that they share one scale."""
+    finite = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _draw_plane(panel, chart: _Chart, view, values: np.ndarray, label: str, span: tuple[float, float]) -> None:
+    outside = np.isnan(values[..., 0])
+    down, right = view
+    extent = (chart.low[right], chart.high[right], chart.high[down], chart.low[down])
+    aspect = "equal" if _true_to_scale([chart.high[a] - chart.low[a] for a in view]) and not chart.unit else "auto"
+    placed = {"extent": extent, "aspect": aspect, "interpolation": "nearest"}
+    if values.shape[-1] == 3:
+        colour = np.nan_to_num(values).clip(0, 1)
+        panel.imshow(np.concatenate([colour, ~outside[..., None]], -1), **placed)
+    else:
+        plane = np.ma.masked_array(values[..., 0], outside)
+        signed = label.lower() == "sdf" and span[0] < 0 < span[1]
+        if signed:
+            reach = max(-span[0], span[1])
+            shown = panel.imshow(plane, cmap="RdBu", vmin=-reach, vmax=reach, **placed)
+            middles = [_middles(chart.low[a], chart.high[a], n).numpy() for a, n in zip(view, plane.shape, strict=True)]
+            if plane.min() < 0 < plane.max():
+                panel.contour(middles[1], middles[0], plane, levels=[0.0], colors=INK, linewidths=1.0)
+        else:
+            shown = panel.imshow(
+                plane, cmap="magma" if label.lower() == "density" else "gray", vmin=span[0], vmax=span[1], **placed
+            )
+        bar = panel.figure.colorbar(shown, ax=panel, shrink=0.82, pad=0.02, aspect=28)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7, colors=INK, length=2)
+    if outside.any():
+        panel.patch.set(facecolor="white", hatch="////", edgecolor="#e6e6e6", linewidth=0)
+    panel.set_xlabel(f"{chart.letter}{right}", fontsize=8, color=INK)
+    panel.set_ylabel(f"{chart.letter}{down}", fontsize=8, color=INK)
+    _plain_frame(panel)
+
+
+def _draw_curve(figure, field: Field, chart: _Chart, axis: int, at: Mapping[int, float], count: int) -> None:
+    figure.set_size_inches(7.0, 3.2)
+    panel = figure.subplots()
+    along = _middles(chart.low[axis], chart.high[axis], count)
+    points = torch.tensor([at[a] for a in range(len(chart.low))], dtype=torch.float32).expand(count, -1).clone()
+    points[:, axis] = along
+    values = chart.values(field, points)
+    names = channel_names(field)[:MOST_PICTURES]
+    palette = {n: c for trio in COLOURS for n, c in zip(trio, ("#d62728", "#2ca02c", "#1f77b4"), strict=True)}
+    for i, name in enumerate(names):
+        panel.plot(along.numpy(), values[:, i], linewidth=1.0, label=name, color=palette.get(name.lower(), f"C{i}"))
+    panel.margins(x=0)
+    panel.grid(color="#eeeeee", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.set_xlabel(f"{chart.letter}{axis}", fontsize=8, color=INK)
+    panel.set_ylabel(names[0] if len(names) == 1 and not names[0].isdigit() else "value", fontsize=8, color=INK)
+    if len(names) > 1:
+        panel.legend(frameon=False, fontsize=8, ncols=min(4, len(names)), loc="lower right", bbox_to_anchor=(1, 1))
+    if len(chart.low) > 1:
+        panel.set_title(_spell_slice(chart, (axis,), at), fontsize=9, color=INK, loc="left")
+    _plain_frame(panel)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _plain_frame(panel) -> None:
+    panel.tick_params(labelsize=7, colors=INK, length=2)
+    panel.spines[:].set(color=FAINT, linewidth=0.6)
+
+
+def _spell_slice(chart: _Chart, view: Sequence[int], at: Mapping[int, float]) -> str:
+    fixed = [f"{chart.letter}{a} = {at[a]:.3g}" for a in range(len(chart.low)) if a not in view]
+    return ", ".join(fixed[:4]) + (", ..." if len(fixed) > 4 else "")
+
+
+def _format_picture(field: Field) -> np.ndarray | None:
+    """Return the picture that the field's own format draws (a camera's view of a radiance field), if it draws one."""
+    from inrbridge.plugins import get_format
+
+    name = getattr(field, "format", None)
+    if not isinstance(name, str):
+        return None
+    try:
+        image = get_format(name).preview(field)
+    except UnknownFormat:  # a field made by hand: the generic drawing serves
+        return None
+    return None if image is None else np.asarray(image, np.float32).clip(0, 1)
+
+
+def _draw_own(figure, image: np.ndarray) -> None:
+    figure.set_size_inches(5.0, 5.0 * image.shape[0] / image.shape[1])
+    panel = figure.subplots()
+    panel.imshow(image, interpolation="nearest")
+    panel.set_axis_off()
