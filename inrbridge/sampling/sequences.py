@@ -50,7 +50,7 @@ def radical_inverse(index: Tensor, base: int = 2) -> Tensor:
     value = torch.zeros(index.shape, dtype=torch.float64)
     scale = 1.0 / base
     while bool((index > 0).any()):
-        value += scale * (index % base)
+        value += scale * (index % base).double()  # a float times integers would be float32
         index, scale = index // base, scale / base
     return value
 
@@ -137,7 +137,7 @@ class HaltonSequence:
         scale = 1.0 / base
         # As many digits as a float64 holds, leading zeros included: a permutation may turn them into other digits.
         for _ in range(math.floor(52 / math.log2(base))):
-            digits = torch.randperm(base, generator=generator)
+            digits = torch.randperm(base, generator=generator).double()
             value += scale * digits[index % base]
             index, scale = index // base, scale / base
         return value
