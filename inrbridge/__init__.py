@@ -8,7 +8,8 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "Ball": "domains", "Box": "domains", "Domain": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains", "Torus": "domains",
+    "Ball": "domains", "Box": "domains", "Domain": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains",
+    "Torus": "domains",
     "Discretization": "discretization",
     "Field": "field", "FunctionField": "field", "query": "field", "channel_names": "field",
     "integrate": "quadrature",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from inrbridge import __version__
 from inrbridge.domains import domain_from_config
@@ -138,9 +139,19 @@ def build_native(header: Mapping, format: Format) -> Field:
     return field
 
 
+class _WithoutMemory(TorchFunctionMode):
+    """Put every tensor on the meta device, also where a device is asked for by name."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if kwargs.get("device") is not None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 def _check_without_memory(header: Mapping, held: Mapping[str, tuple[int, ...]], format: Format) -> None:
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutMemory():
             built = build_native(header, format)
     except CannotOpen as error:
         if isinstance(error.__cause__, RuntimeError):  # this build reads values back, which meta tensors do not have

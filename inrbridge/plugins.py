@@ -118,6 +118,10 @@ class Registry:
         for record in list(self.records):
             self._load(record)
 
+    def loaded(self, name: str) -> Format:
+        """Return a format that is loaded already, whatever the state of the others."""
+        return self._formats[name][0]
+
     def owner(self, name: str) -> PluginRecord:
         """Return the record of the plugin that brought a loaded format."""
         return self._formats[name][1]

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 
 from inrbridge.errors import InrBridgeError, did_you_mean
 
@@ -38,23 +39,37 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     from inrbridge import __version__
 
     parser = argparse.ArgumentParser(
-        prog="inrbridge", description="Learn on implicit neural representations of any kind.",
+        prog="inrbridge", description="Learn on implicit neural representations of any kind.", allow_abbrev=False,
         epilog="examples:\n  inrbridge demo --quick\n  inrbridge info FILE",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"inrbridge {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
-        if name == verb:
-            module = verb_module(name)
-            sub = verbs.add_parser(
-                name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-            )
-            module.add_arguments(sub)
-        else:
-            sub = verbs.add_parser(name, help=summary, add_help=False)
+        if name != verb:
+            verbs.add_parser(name, help=summary, add_help=False)
+            continue
+        module = verb_module(name)
+        about, examples = split_examples(module.__doc__ or "")
+        sub = verbs.add_parser(
+            name, help=summary, description=about, epilog=examples, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        module.add_arguments(sub)
         sub.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return parser
+
+
+def split_examples(text: str) -> tuple[str, str]:
+    """Part a verb's docstring: its last paragraph, where that shows command lines, comes after the options.
+
+    >>> split_examples("Draw a field.\\n\\nexamples:\\n  inrbridge preview f.pt")
+    ('Draw a field.', 'examples:\\n  inrbridge preview f.pt')
+    """
+    about, _, last = text.strip().rpartition("\n\n")
+    if about and any(line.strip().removeprefix("$ ").startswith("inrbridge ") for line in last.splitlines()):
+        return about, last
+    return text.strip(), ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,22 +79,33 @@ def main(argv: list[str] | None = None) -> int:
     if verb is not None and verb not in VERBS:
         print(f'inrbridge: there is no verb "{verb}".{did_you_mean(verb, VERBS)} See: inrbridge --help', file=sys.stderr)
         return 2
-    args = build_parser(verb).parse_args(argv)
     try:
-        return verb_module(args.verb).run(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                args = build_parser(verb).parse_args(argv)
+            except SystemExit as stop:  # --help, --version, or a usage error that argparse has told
+                return stop.code if isinstance(stop.code, int) else 2
+            code = verb_module(args.verb).run(args) or 0
+            sys.stdout.flush()
+            return code
     except InrBridgeError as error:
-        if args.debug:
+        if "--debug" in argv:
             raise
-        print(f"inrbridge {args.verb}: {error}", file=sys.stderr)
+        print(f"inrbridge {verb}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"inrbridge {args.verb}: interrupted; what was finished is kept.", file=sys.stderr)
+        print(f"inrbridge {verb}: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if args.debug:
+        if "--debug" in argv:
             raise
-        print(f"inrbridge {args.verb}: {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
+        print(f"inrbridge {verb}: {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
         return 1
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"inrbridge: warning: {message}", file=sys.stderr)

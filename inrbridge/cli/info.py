@@ -1,0 +1,97 @@
+"""Say what a file holds: its format and why, domain, channels, parameters, and what the file did not tell.
+
+--all asks every installed format for its verdict instead, and opens nothing.
+
+examples:
+  inrbridge info net.safetensors
+  inrbridge info model_final.pth --format siren --set omega_0=30
+"""
+
+import json
+
+from inrbridge.cli.tables import print_facts, print_table
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="file or folder of a field")
+    parser.add_argument("--format", metavar="NAME", help="open with this format, whatever the file looks like")
+    parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="option of the format's open")
+    parser.add_argument("--all", action="store_true", help="show what each installed format says about the file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args) -> None:
+    if args.all:
+        show_verdicts(args.file, args.json)
+        return
+    facts = describe(args.file, args.format, dict(option(text) for text in args.set))
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return
+    plugin = f"{facts['plugin']} {facts['version']}".strip()
+    lines = [
+        ("file", f"{facts['file']} ({facts['container']}, {facts['bytes']} bytes)"),
+        ("format", f"{facts['format']} ({plugin}): {facts['why']}"),
+        ("domain", facts["domain"]),
+        ("channels", f"{facts['channels']}: {', '.join(facts['channel_names'])}"),
+        ("parameters", f"{facts['parameters']:,} {' '.join(facts['dtypes'])}" if facts["parameters"] is not None else "not told"),
+        *[(f"  {name}", value) for name, value in facts["architecture"].items()],
+        *[("assumed", text) for text in facts["assumed"]],
+    ]
+    print_facts(lines)
+
+
+def show_verdicts(path: str, as_json: bool) -> None:
+    """Print what each installed format says about the file."""
+    from inrbridge.io import look, verdicts
+
+    probe = look(path)
+    answers = [vars(verdict) for verdict in verdicts(probe)]
+    if as_json:
+        print(json.dumps({"file": path, "found": probe.describe(), "verdicts": answers}, indent=2))
+        return
+    print(f"{path}: {probe.describe()}")
+    said = {True: "yes", False: "no"}
+    rows = [[v["format"], v["distribution"], v["version"], v["error"] or said[v["is_recognized"]]] for v in answers]
+    print_table(["format", "plugin", "version", "recognizes it"], rows)
+
+
+def option(text: str) -> tuple[str, object]:
+    """Read OPTION=VALUE; the value is JSON where it can be, else text.
+
+    >>> option("omega_0=30"), option("order=xy")
+    (('omega_0', 30), ('order', 'xy'))
+    """
+    from inrbridge.errors import ConfigError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ConfigError(f'Got --set "{text}", expected OPTION=VALUE, such as --set omega_0=30.')
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def describe(path: str, format: str | None, options: dict) -> dict:
+    """Open a field and return what is known of it, ready for JSON."""
+    from inrbridge.field import Stackable, channel_names
+    from inrbridge.io import identify_probe, look, open_field
+    from inrbridge.plugins import registry
+
+    probe = look(path)
+    name = format or identify_probe(probe)
+    field = open_field(path, name, **options)
+    owner = registry().owner(name)
+    state = field.state_dict() if isinstance(field, Stackable) else None
+    others = len([other for record in registry().records for other in record.formats]) - 1
+    why = "asked for" if format else "named in the file" if probe.native else f"alone of {others + 1} formats in recognizing it"
+    return {
+        "file": str(path), "container": probe.magic, "bytes": probe.size,
+        "format": name, "plugin": owner.distribution, "version": owner.version, "why": why,
+        "domain": str(field.domain), "channels": field.channels, "channel_names": list(channel_names(field)),
+        "parameters": None if state is None else sum(value.numel() for value in state.values()),
+        "dtypes": [] if state is None else sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}),
+        "architecture": dict(field.architecture) if isinstance(field, Stackable) else {},
+        "assumed": list(getattr(field, "assumed", ())),
+    }  # fmt: skip
