@@ -1,0 +1,245 @@
+"""Floor 6: the core's own format: samples on a regular grid, interpolated.
+
+Cubic interpolation is the cubic convolution of Keys (1981) with a = -1/2, also called Catmull-Rom: it passes through every
+sample, has a continuous gradient, and is exact for quadratics away from the border. Beyond the outermost samples the grid is
+continued by its border values, so that an image never runs away there.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from inrbridge.container import read_native
+from inrbridge.domains import Box, Domain
+from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
+from inrbridge.field import Field, channel_names
+from inrbridge.formats import Format, Probe
+from inrbridge.transforms import rescale
+
+MAX_DIM = 4  # a cubic stencil in d dimensions has 4^d neighbours
+CHUNK = 2**22  # point-neighbour pairs that are held at once: 50 MB of indices and weights
+EVALUATED_AT_ONCE = 2**16  # points of a signal, when it is sampled
+
+
+def _linear(t: Tensor) -> Tensor:
+    return torch.stack([1 - t, t], dim=-1)
+
+
+def _cubic(t: Tensor) -> Tensor:
+    return torch.stack(
+        [
+            t * (t * (1 - t / 2) - 0.5),
+            t * t * (1.5 * t - 2.5) + 1,
+            t * (t * (2 - 1.5 * t) + 0.5),
+            t * t * (t - 1) / 2,
+        ],
+        dim=-1,
+    )
+
+
+# name -> (first neighbour relative to the sample at or below the point, weights of a fraction t in [0, 1) -> (..., taps))
+_INTERPOLATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {"linear": (0, _linear), "cubic": (-1, _cubic)}
+
+
+class GridField(nn.Module):
+    """Samples on a regular grid over a Box, as a field.
+
+    Args:
+        samples: (*shape, c), array axis a along coordinate a. They become the parameter "samples", frozen: call
+            `requires_grad_()` to train them.
+        domain: the Box that the grid fills, of dimension 1 to 4.
+        interpolation: "cubic" or "linear"; both pass through the samples.
+        align_corners: False: sample i of N is the centre of cell i, at low + (i + 1/2) / N of the side; True: the first and
+            last samples lie on the border.
+        channel_names: c names.
+
+    >>> grid = GridField(torch.tensor([[0.0], [1.0], [2.0], [3.0]]), Box.unit(1), interpolation="linear")
+    >>> float(grid(torch.tensor([0.5])))
+    1.5
+    """
+
+    format = "grid"
+
+    def __init__(
+        self,
+        samples: Tensor,
+        domain: Domain,
+        *,
+        interpolation: str = "cubic",
+        align_corners: bool = False,
+        channel_names: Sequence[str] | None = None,
+    ):
+        super().__init__()
+        if interpolation not in _INTERPOLATIONS:
+            raise unknown_name("interpolation", interpolation, _INTERPOLATIONS, ConfigError)
+        if not isinstance(domain, Box) or not 1 <= domain.dim <= MAX_DIM:
+            raise ShapeMismatch(f"Got a grid on {domain}, expected a Box of 1 to {MAX_DIM} dimensions.")
+        if samples.ndim != domain.dim + 1 or samples.numel() == 0 or not samples.is_floating_point():
+            raise ShapeMismatch(
+                f"Got {samples.dtype} samples of shape {tuple(samples.shape)} on {domain}, expected floating-point numbers of "
+                f"shape (*shape, channels) with {domain.dim} grid axes; add a channel axis with samples[..., None] if it lacks."
+            )
+        if channel_names is not None and len(channel_names) != samples.shape[-1]:
+            raise ShapeMismatch(f"Got {len(channel_names)} channel names for {samples.shape[-1]} channels; pass one for each.")
+        self.samples = nn.Parameter(samples.detach().contiguous(), requires_grad=False)
+        self.domain, self.channels = domain, samples.shape[-1]
+        self.interpolation, self.align_corners = interpolation, bool(align_corners)
+        self.channel_names = None if channel_names is None else tuple(channel_names)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples along each coordinate."""
+        return tuple(self.samples.shape[:-1])
+
+    @property
+    def architecture(self) -> dict:
+        """Keyword arguments of `GridFormat.build` that give a grid of this kind."""
+        return {"shape": list(self.shape), "interpolation": self.interpolation, "align_corners": self.align_corners}
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Interpolate: coords (..., d) -> values (..., c) in the dtype of coords."""
+        table = self.samples.reshape(-1, self.channels).to(coords.dtype)
+        values = self._interpolate(coords.reshape(-1, self.domain.dim), table)
+        return values.reshape(*coords.shape[:-1], self.channels)
+
+    def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
+        """Interpolate b grids of this shape: samples (b, *shape, c), coords (n, d) or (b, n, d) -> (b, n, c).
+
+        Shared points have one stencil for all grids, which is applied as one sparse matrix product.
+        """
+        samples = states["samples"].to(coords.dtype)
+        b, c, n = samples.shape[0], self.channels, coords.shape[-2]
+        if coords.ndim == 3:
+            table = samples.reshape(-1, c)
+            return self._interpolate(coords.reshape(b * n, -1), table, owner_size=n).reshape(b, n, c)
+        table = samples.reshape(b, -1, c).transpose(0, 1).reshape(-1, b * c)
+        return self._interpolate(coords, table).reshape(n, b, c).transpose(0, 1).contiguous()
+
+    def grid_points(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return where the samples lie: (number of samples, d), the last axis fastest."""
+        return grid_points(self.domain, self.shape, self.align_corners, dtype or self.samples.dtype)
+
+    def _interpolate(self, points: Tensor, table: Tensor, owner_size: int | None = None) -> Tensor:
+        """Apply the stencil of points (m, d) to a table (entries, v) -> (m, v).
+
+        With `owner_size` the table holds several grids, one after the other, each asked at that many points in turn.
+        """
+        taps = len(_INTERPOLATIONS[self.interpolation][1](points.new_zeros(()))) ** self.domain.dim
+        parts = []
+        for start in range(0, len(points), max(1, CHUNK // taps)):
+            part = points[start : start + max(1, CHUNK // taps)]
+            index, weights = self._stencil(part)
+            if owner_size is not None:
+                owner = torch.arange(start, start + len(part), device=part.device) // owner_size
+                index = index + owner[:, None] * math.prod(self.shape)
+            parts.append(_weighted_sum(index, weights, table))
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else table.new_zeros(0, table.shape[1])
+
+    def _stencil(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the samples around points (m, d) and their weights: index (m, taps^d), weights (m, taps^d)."""
+        first, weigh = _INTERPOLATIONS[self.interpolation]
+        index = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
+        weights = points.new_ones(len(points), 1)
+        axes = zip(self.shape, self.domain.low, self.domain.size, points.unbind(-1), strict=True)
+        for count, low, size, x in axes:
+            unit = (x - low) / size
+            place = unit * (count - 1) if self.align_corners else unit * count - 0.5
+            below = place.detach().floor().clamp(-1, count)
+            along = weigh(place - below)  # (m, taps)
+            taps = torch.arange(first, first + along.shape[-1], device=points.device)
+            near = (below.long()[:, None] + taps).clamp(0, count - 1)  # border values go on outside
+            index = (index[:, :, None] * count + near[:, None, :]).flatten(1)
+            weights = (weights[:, :, None] * along[:, None, :]).flatten(1)
+        return index, weights
+
+
+def _weighted_sum(index: Tensor, weights: Tensor, table: Tensor) -> Tensor:
+    """Sum rows of a table: out[i] = sum_k weights[i, k] table[index[i, k]]; index, weights (m, k), table (entries, v)."""
+    if torch.is_grad_enabled() and (weights.requires_grad or table.requires_grad):
+        return (table[index] * weights[..., None]).sum(1)  # differentiable as often as wanted
+    table, weights = table.detach(), weights.detach()
+    m, k = index.shape
+    if table.device.type == "cpu" and torch.backends.mkl.is_available() and table.dtype in (torch.float32, torch.float64):
+        rows = torch.arange(0, m * k + 1, k)
+        with warnings.catch_warnings():  # sparse CSR calls itself beta, once
+            warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
+            operator = torch.sparse_csr_tensor(rows, index.flatten(), weights.flatten(), (m, len(table)), check_invariants=False)
+            return operator @ table
+    return nn.functional.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
+
+
+def grid_points(domain: Box, shape: Sequence[int], align_corners: bool, dtype: torch.dtype) -> Tensor:
+    """Return the sample points of a grid that fills a box: (product of shape, d), the last axis fastest."""
+    axes = []
+    for count, low, size in zip(shape, domain.low, domain.size, strict=True):
+        i = torch.arange(count, dtype=torch.float64)
+        unit = i / max(count - 1, 1) if align_corners else (i + 0.5) / count
+        axes.append((low + size * unit).to(dtype))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, domain.dim)
+
+
+class GridFormat(Format):
+    """Regular grids of samples, in inrbridge's own container."""
+
+    api, name = 1, "grid"
+    suffixes = (".safetensors",)
+    description = "samples on a regular grid, interpolated (linear or cubic)"
+
+    def recognizes(self, probe: Probe) -> bool:
+        return probe.native.get("format") == self.name
+
+    def open(self, path: Path) -> GridField:
+        return read_native(path, self)
+
+    def build(
+        self,
+        domain: Domain,
+        channels: int,
+        *,
+        generator: torch.Generator | None = None,
+        shape: int | Sequence[int] = 32,
+        interpolation: str = "cubic",
+        align_corners: bool = False,
+    ) -> GridField:
+        """Return a trainable grid of small random samples; `shape` is one count for all axes, or one for each."""
+        shape = _counts(shape, domain)
+        samples = torch.empty(*shape, channels).uniform_(-0.1, 0.1, generator=generator)
+        field = GridField(samples, domain, interpolation=interpolation, align_corners=align_corners)
+        return field.requires_grad_()
+
+    def sample(
+        self,
+        signal: Field,
+        domain: Domain,
+        channels: int,
+        *,
+        shape: int | Sequence[int] = 32,
+        interpolation: str = "cubic",
+        align_corners: bool = False,
+    ) -> GridField:
+        """Read the signal at the grid points: both interpolations pass through these values."""
+        if signal.channels != channels:
+            raise ShapeMismatch(f"Got a signal of {signal.channels} channels, expected {channels}; select channels first.")
+        shape = _counts(shape, domain)
+        signal = rescale(signal, domain)
+        points = grid_points(domain, shape, align_corners, torch.get_default_dtype())
+        with torch.no_grad():
+            values = torch.cat([signal(part) for part in points.split(EVALUATED_AT_ONCE)])
+        values, names = values.reshape(*shape, channels), channel_names(signal)
+        return GridField(values, domain, interpolation=interpolation, align_corners=align_corners, channel_names=names)
+
+    def fit_defaults(self):
+        return {"steps": 300, "lr": 1e-1}
+
+
+def _counts(shape: int | Sequence[int], domain: Domain) -> tuple[int, ...]:
+    counts = (shape,) * domain.dim if isinstance(shape, int) else tuple(shape)
+    if len(counts) != domain.dim or not all(isinstance(count, int) and count >= 1 for count in counts):
+        raise ConfigError(f"Got a grid of shape {shape!r} on {domain}, expected {domain.dim} whole numbers of at least 1.")
+    return counts
