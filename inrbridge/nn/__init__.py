@@ -1,0 +1,54 @@
+"""Floor 5: the layers of an INR-Net. Each maps Sampled to a new Sampled; its points may be any discretization of a domain."""
+
+from inrbridge.nn.bases import (
+    LegendreBasis,
+    ZernikeBasis,
+    bspline_basis,
+    expand,
+    legendre,
+    project,
+    tensor_bspline_basis,
+)
+from inrbridge.nn.conv import BasisConv, Conv, MLPConv
+from inrbridge.nn.dropout import Dropout, PointDropout, use_generator
+from inrbridge.nn.linear import Activation, Linear, PositionalEncoding
+from inrbridge.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from inrbridge.nn.pooling import AvgPool, GlobalIntegral, LogMeanExpPool, MaxPool, NormPool
+from inrbridge.nn.resample import Downsample, Upsample
+from inrbridge.nn.residual import Residual, Sequential, add, concat
+from inrbridge.nn.sampled import Sampled
+
+__all__ = [
+    "Activation",
+    "AvgPool",
+    "BasisConv",
+    "BatchNorm",
+    "Conv",
+    "Downsample",
+    "Dropout",
+    "GlobalIntegral",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "LegendreBasis",
+    "Linear",
+    "LogMeanExpPool",
+    "MLPConv",
+    "MaxPool",
+    "NormPool",
+    "PointDropout",
+    "PositionalEncoding",
+    "Residual",
+    "Sampled",
+    "Sequential",
+    "Upsample",
+    "ZernikeBasis",
+    "add",
+    "bspline_basis",
+    "concat",
+    "expand",
+    "legendre",
+    "project",
+    "tensor_bspline_basis",
+    "use_generator",
+]

@@ -1,0 +1,201 @@
+"""Floor 5: normalization by integral statistics (Wang & Golland 2023, appendix C, eq. 128-130).
+
+Means and variances are integrals under the quadrature weights, so that points which crowd somewhere do not pull them.
+Momentum, eps (inside the square root), parameters and their names are those of the torch layers, which these equal where
+all weights are equal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
+from inrbridge.nn.channels import check_channels
+from inrbridge.nn.sampled import Sampled
+from inrbridge.nn.weights import has_equal_weights, promoted
+
+
+class BatchNorm(nn.Module):
+    """Normalize each channel by its integral over the domain, averaged over the minibatch (torch.nn.BatchNorm1d/2d/3d).
+
+    Args:
+        channels: c.
+        eps: added to the variance.
+        momentum: share of the new statistics in the running ones; None: all steps weigh the same.
+        affine: learn `weight` and `bias` (c,), the s_i and m_i of eq. (130).
+        track_running_stats: keep `running_mean` and `running_var` (c,) for evaluation. The running variance is
+            corrected by m / (m - 1); m = b / sum_j w_j^2 for normalized weights, which is b n where they are equal.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True):  # fmt: skip
+        super().__init__()
+        self.channels, self.eps, self.momentum = channels, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        _register_affine(self, channels, affine, affine)
+        _register_statistics(self, channels, track_running_stats)
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        check_channels(sampled, self.channels, f"BatchNorm({self.channels})")
+        b, n, _ = sampled.values.shape
+        uses_batch = self.training or self.running_mean is None
+        if uses_batch and b * n < 2:
+            raise ShapeMismatch(f"Got {b} field at {n} point in BatchNorm, expected at least 2 values a channel in training.")
+        momentum = _step(self) if self.training and self.track_running_stats else 0.0
+        if uses_batch and not has_equal_weights(sampled.discretization):
+            return sampled.with_values(self._weighted(sampled, momentum))
+        # rows in the order in which they lie in memory: statistics do not care, and nothing is copied
+        first = sampled.values.transpose(0, 1).is_contiguous()
+        rows = sampled.values.transpose(0, 1) if first else sampled.values
+        updated = (self.running_mean, self.running_var) if not uses_batch or self.training else (None, None)
+        flat = nn.functional.batch_norm(
+            rows.reshape(b * n, self.channels), *updated, self.weight, self.bias, uses_batch, momentum, self.eps
+        )
+        out = flat.view(rows.shape)
+        return sampled.with_values(out.transpose(0, 1) if first else out)
+
+    def _weighted(self, sampled: Sampled, momentum: float) -> Tensor:
+        values, weights = promoted(sampled)
+        mean = (weights @ values).mean(0)  # (c,)
+        centred = values - mean
+        variance = (weights @ centred**2).mean(0)
+        if self.training and self.track_running_stats:
+            count = len(values) / (weights**2).sum()
+            _track(self, mean, variance * count / (count - 1), momentum)
+        return _affine(centred * torch.rsqrt(variance + self.eps), self.weight, self.bias).to(sampled.values.dtype)
+
+    def extra_repr(self):
+        return f"{self.channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+
+
+class InstanceNorm(nn.Module):
+    """Normalize each channel of each field by its own integrals (torch.nn.InstanceNorm1d/2d/3d, the same defaults).
+
+    Args: as of BatchNorm; running statistics average those of the fields.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
+                 track_running_stats: bool = False):  # fmt: skip
+        super().__init__()
+        self.channels, self.eps, self.momentum = channels, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        _register_affine(self, channels, affine, affine)
+        _register_statistics(self, channels, track_running_stats)
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        check_channels(sampled, self.channels, f"InstanceNorm({self.channels})")
+        if self.track_running_stats and not self.training:
+            scaled = (sampled.values - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
+            return sampled.with_values(_affine(scaled, self.weight, self.bias))
+        if len(sampled.discretization) < 2:
+            raise ShapeMismatch("Got 1 point in InstanceNorm, expected at least 2: one value has no variance.")
+        scaled, mean, variance = _standardize(sampled, self.channels, self.eps)
+        if self.track_running_stats:
+            momentum = _step(self)
+            weights = promoted(sampled)[1]
+            count = 1 / (weights**2).sum()
+            _track(self, mean.mean(0), variance.mean(0) * count / (count - 1), momentum)
+        return sampled.with_values(_affine(scaled, self.weight, self.bias).to(sampled.values.dtype))
+
+    def extra_repr(self):
+        return f"{self.channels}, eps={self.eps}, affine={self.affine}, track_running_stats={self.track_running_stats}"
+
+
+class GroupNorm(nn.Module):
+    """Normalize groups of channels of each field by their integral over the domain (torch.nn.GroupNorm)."""
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__()
+        if groups < 1 or channels % groups:
+            raise ConfigError(
+                f"Got {channels} channels in {groups} groups, expected groups of equal size; let groups divide channels."
+            )
+        self.groups, self.channels, self.eps, self.affine = groups, channels, eps, affine
+        _register_affine(self, channels, affine, affine)
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        check_channels(sampled, self.channels, f"GroupNorm({self.groups}, {self.channels})")
+        scaled = _standardize(sampled, self.groups, self.eps)[0]
+        return sampled.with_values(_affine(scaled, self.weight, self.bias).to(sampled.values.dtype))
+
+    def extra_repr(self):
+        return f"{self.groups}, {self.channels}, eps={self.eps}, affine={self.affine}"
+
+
+class LayerNorm(nn.Module):
+    """Normalize the channels of each point, or the whole of each field (torch.nn.LayerNorm).
+
+    Args:
+        channels: c.
+        over: "channels": statistics of the c values of a point, as torch.nn.LayerNorm(c) on (..., c); "all": one mean and
+            variance of a field, an integral over points and channels. `weight` and `bias` are (c,) in both, since a
+            parameter for each point would tie the layer to one discretization.
+    """
+
+    def __init__(
+        self, channels: int, over: str = "channels", eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True
+    ):
+        super().__init__()
+        if over not in ("channels", "all"):
+            raise unknown_name("range of a LayerNorm", over, ("channels", "all"), ConfigError)
+        self.channels, self.over, self.eps = channels, over, eps
+        _register_affine(self, channels, elementwise_affine, elementwise_affine and bias)
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        check_channels(sampled, self.channels, f"LayerNorm({self.channels})")
+        if self.over == "channels":
+            values = nn.functional.layer_norm(sampled.values, (self.channels,), self.weight, self.bias, self.eps)
+            return sampled.with_values(values)
+        scaled = _standardize(sampled, 1, self.eps)[0]
+        return sampled.with_values(_affine(scaled, self.weight, self.bias).to(sampled.values.dtype))
+
+    def extra_repr(self):
+        return f"{self.channels}, over={self.over}, eps={self.eps}"
+
+
+def _standardize(sampled: Sampled, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values (b, n, c) of mean 0 and variance 1 in each field and group, and their mean and variance (b, groups)."""
+    values, weights = promoted(sampled)
+    b, _, c = values.shape
+    size = c // groups
+
+    def integral(v: Tensor) -> Tensor:  # (b, n, c) -> (b, groups)
+        return (weights @ v).view(b, groups, size).mean(2)
+
+    def spread(v: Tensor) -> Tensor:  # (b, groups) -> (b, 1, c)
+        return v.repeat_interleave(size, dim=1)[:, None]
+
+    mean = integral(values)
+    centred = values - spread(mean)
+    variance = integral(centred**2)
+    return centred * spread(torch.rsqrt(variance + eps)), mean, variance
+
+
+def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    if weight is not None:
+        values = values * weight
+    return values if bias is None else values + bias
+
+
+def _register_affine(layer: nn.Module, channels: int, weight: bool, bias: bool) -> None:
+    layer.weight = nn.Parameter(torch.ones(channels)) if weight else None
+    layer.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+
+def _register_statistics(layer: nn.Module, channels: int, tracked: bool) -> None:
+    layer.register_buffer("running_mean", torch.zeros(channels) if tracked else None)
+    layer.register_buffer("running_var", torch.ones(channels) if tracked else None)
+    layer.register_buffer("num_batches_tracked", torch.tensor(0) if tracked else None)
+
+
+def _step(layer: nn.Module) -> float:
+    """Count a training step; return the share of its statistics in the running ones."""
+    layer.num_batches_tracked.add_(1)
+    return 1.0 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+
+
+@torch.no_grad()
+def _track(layer: nn.Module, mean: Tensor, variance: Tensor, momentum: float) -> None:
+    layer.running_mean.lerp_(mean.to(layer.running_mean), momentum)
+    layer.running_var.lerp_(variance.to(layer.running_var), momentum)
