@@ -17,7 +17,7 @@ from inrbridge.domains import Ball, Box
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.sampled import Sampled
 from inrbridge.ops.local import grid_convolution
-from inrbridge.sampling import lattice
+from inrbridge.sampling import halton
 from inrbridge.stencils import BORDERS, Bins, BSpline, Gaussian, Polynomial, Quadrature, Reconstruct, build_stencil, kernel_nodes
 from inrbridge.stencils.borders import shrink
 from inrbridge.stencils.nodes import reach
@@ -226,8 +226,9 @@ class MLPConv(LocalLayer):
     @bins.setter
     def bins(self, count: int) -> None:
         dim = len(self.half_width)
+        # not a lattice: where the points are one too, every bin would be off its seed in the same direction
         unit = Ball((0.0,) * dim, 1.0) if self.ball else Box.centered(dim)
-        seeds = lattice(unit, count, dtype=torch.float64).points * torch.tensor(self.half_width, dtype=torch.float64)
+        seeds = halton(unit, count, torch.Generator().manual_seed(0), dtype=torch.float64).points * torch.tensor(self.half_width, dtype=torch.float64)
         self.rule = Bins(tuple(tuple(seed) for seed in seeds.tolist()), self.half_width, self.ball)
 
     def kernel(self, offsets: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import itertools
 import numpy as np
 from scipy.spatial import cKDTree
 
-_LEBESGUE_LIMIT = 4.0  # a one-sided quadratic fit at an edge stays below; nearly singular ones explode to 10^2 and more
+LEBESGUE_LIMIT = 6.0  # one-sided quadratic fits in a corner stay below; nearly singular ones explode to 10^2 and more
 
 
 def default_neighbors(order: int, dim: int) -> int:
@@ -54,11 +54,11 @@ def moving_least_squares(
     for degree in range(order, -1, -1):
         terms = len(monomial_powers(degree, dim))
         count = max(neighbors if degree == order else 2 * terms, terms)
-        for _ in range(3):
+        for _ in range(4):
             if len(pending) == 0 or count > n or (count == n and degree > 0 and terms > n):
                 break
             index, weight = _fit(tree, points, queries[pending], degree, count, periods)
-            good = np.abs(weight).sum(1) <= _LEBESGUE_LIMIT if degree > 0 else np.ones(len(pending), bool)
+            good = np.abs(weight).sum(1) <= LEBESGUE_LIMIT if degree > 0 else np.ones(len(pending), bool)
             pieces.append((pending[good], index[good], weight[good]))
             pending = pending[~good]
             count = -(-count * 3 // 2)
