@@ -1,0 +1,117 @@
+"""Floor 8: measure a model on a dataset, under any discretization.
+
+The points are fixed by (sampler, n, seed), so that a score can be repeated, and compared under other points.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from inrbridge.data import FieldDataset
+from inrbridge.discretization import Discretization
+from inrbridge.errors import StoreError
+from inrbridge.nn.sampled import Sampled
+from inrbridge.training.distributed import World, processes
+from inrbridge.training.model_folder import Card, load_model
+from inrbridge.training.points import evaluation_points
+from inrbridge.training.tasks import Batch, Task, get_task
+
+DEFAULT_POINTS = {"sampler": "lattice", "n": 1024, "seed": 0}
+
+
+def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None, formats: Sequence[str] | None = None,
+             sampler: str | None = None, n: int | None = None, seed: int | None = None, batch_size: int = 64,
+             device: str = "auto", task: str | None = None) -> dict:  # fmt: skip
+    """Measure a model.
+
+    Args:
+        model: a net, or the folder of a trained one.
+        dataset: a FieldDataset, or the path of a store; `split` and `formats` choose from a store.
+        sampler, n, seed: points of the evaluation; None: those recorded with the model, else 1024 lattice points of seed 0.
+
+    Returns:
+        accuracy, accuracy_by_format, confusion (rows: true class), loss, fields, classes, and sampler, n, seed, seconds;
+        for regression mse and mse_by_format.
+
+    Raises:
+        StoreError: no fields, labels missing, or classes that the model does not know.
+    """
+    model = load_model(model) if isinstance(model, str | Path) else model
+    card: Card | None = getattr(model, "card", None)
+    with processes(device) as world:
+        dataset = open_dataset(dataset, card, split, formats)
+        task_ = get_task(task or (card.task if card else "classification"))
+        points = {**DEFAULT_POINTS, **(card.points if card else {}), **given(sampler=sampler, n=n, seed=seed)}
+        discretization = evaluation_points(dataset.domain, **points, device=world.device)
+        was_training = model.training
+        model.to(world.device).eval()
+        started = time.perf_counter()
+        result = measure(model, dataset, task_, discretization, batch_size, world, card.class_names if card else None)
+        model.train(was_training)
+    classes = list(card.class_names if card else dataset.class_names)
+    facts = {**points, "n": len(discretization), "seconds": time.perf_counter() - started}
+    return {**result, **({"classes": classes} if task_.name == "classification" else {}), **facts}
+
+
+def open_dataset(dataset, card: Card | None, split: str | None, formats: Sequence[str] | None):
+    """Return a dataset as it is, or the one of a store, aligned to what the model takes."""
+    if not isinstance(dataset, str | Path):
+        return dataset
+    domain, channels = (card.domain, card.channels) if card else (None, None)
+    return FieldDataset(
+        dataset, split=split or None, formats=list(formats) if formats else None, domain=domain, channels=channels
+    )
+
+
+@torch.no_grad()
+def measure(model: nn.Module, dataset, task: Task, discretization: Discretization, batch_size: int, world: World,
+            class_names: Sequence[str] | None = None) -> dict:  # fmt: skip
+    """Apply a net in evaluation mode to all fields, shared among the processes; return the figures of the task.
+
+    Args:
+        class_names: the classes in the net's order; the dataset's own labels are translated to it by name.
+    """
+    if len(dataset) == 0:
+        raise StoreError("Got a dataset without fields, expected at least one; choose another split or other formats.")
+    outputs = task.outputs(dataset)
+    translation = None
+    if class_names and task.name == "classification":
+        translation, outputs = _translation(dataset.class_names, class_names), len(class_names)
+    names = sorted(set(dataset.formats))
+    number = {name: i for i, name in enumerate(names)}
+    tally = task.tally(outputs, names)
+    mine = world.share(list(range(len(dataset))))
+    for start in range(0, len(mine), batch_size):
+        indices = mine[start : start + batch_size]
+        stack, labels = dataset.batch(indices)
+        labels = torch.as_tensor(labels)
+        labels = (labels if translation is None else translation[labels]).to(world.device)
+        values = stack.to(world.device)(discretization.points)
+        formats = torch.tensor([number[dataset.formats[i]] for i in indices])
+        batch = Batch(Sampled(discretization, values), labels, formats)
+        tally.add(*task.losses(model, batch), batch)
+    world.add_up(tally.sums)
+    return tally.result()
+
+
+def given(**options) -> dict:
+    """Return the options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _translation(given: Sequence[str], known: Sequence[str]) -> Tensor | None:
+    """Return for each class number of a dataset the model's; None where they agree."""
+    if list(given) == list(known):
+        return None
+    strange = [name for name in given if name not in known]
+    if strange:
+        raise StoreError(
+            f"Got a dataset with the classes {strange}, which the model does not know; expected some of {list(known)}. "
+            "Measure it on a store of its own classes."
+        )
+    return torch.tensor([list(known).index(name) for name in given])

@@ -1,0 +1,278 @@
+"""Floor 8: training (Wang & Golland 2023, Algorithm 1).
+
+Each step takes a minibatch of fields with their labels, draws a discretization, reads the fields there, and changes the net's
+weights by the gradient of the loss. Everything random is a function of seed and step, so a run resumes bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from inrbridge.errors import NotFinite, StoreError
+from inrbridge.nn import use_generator
+from inrbridge.nn.sampled import Sampled
+from inrbridge.progress import Progress
+from inrbridge.training.augmenting import augmented, check_augment
+from inrbridge.training.checkpoint import load_step, save_step
+from inrbridge.training.config import RunConfig, TrainConfig, load_config
+from inrbridge.training.distributed import World, processes
+from inrbridge.training.evaluating import measure
+from inrbridge.training.model_folder import Card, construct, format_versions, save_model
+from inrbridge.training.optimizing import learning_rate, make_optimizer
+from inrbridge.training.points import PointSource, SampleCache, evaluation_points
+from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run
+from inrbridge.training.seeding import derive, generator
+from inrbridge.training.tasks import Batch, get_task
+from inrbridge.training.tracking import JsonLines, TensorBoard, Tracker
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What came out of a run: `metrics` of the last evaluation, and the net itself."""
+
+    folder: Path
+    steps: int
+    total: int
+    seconds: float
+    loss: float
+    metrics: dict
+    model: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.steps == self.total
+
+
+def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None, *, eval_dataset=None,
+          sets: Sequence[str] = (), resume: bool = False, stop_at: int | None = None, trackers: Sequence[Tracker] = (),
+          progress=None, command: str = "") -> RunSummary:  # fmt: skip
+    """Train a net; write checkpoints, metrics.jsonl and the finished model into `run.out`.
+
+    Args:
+        config: path of a TOML file, dict or TrainConfig; None is the defaults. `sets` are "section.key=value" on top.
+        dataset, eval_dataset: FieldDatasets to use instead of those that [data] names.
+        resume: go on from the newest checkpoint in `run.out`, from the start where there is none.
+        stop_at: stop after this step with a checkpoint, as an interruption would.
+        trackers: further receivers of the figures.
+        progress: True talks on standard error; a callable(done, total, figures) is called.
+        command: the command line, for the model's card.
+
+    Raises:
+        ConfigError: a configuration that does not fit, or a folder that holds a run already.
+        StoreError, MissingFile: no data, or no labels.
+        NotFinite: the loss diverged.
+    """
+    config = load_config(config, sets)
+    with processes(config.run.device) as world, _machine(config.run, world):
+        train_set, eval_set = datasets_of(config, dataset, eval_dataset)
+        run = _Run(config, world, train_set, eval_set)
+        return run.go(resume, stop_at, trackers, progress, command)
+
+
+class _Run:
+    """The parts of one run and the loop over its steps."""
+
+    def __init__(self, config: TrainConfig, world: World, train_set, eval_set):
+        if len(train_set) == 0:
+            raise StoreError("Got a training set without fields, expected at least one; see data.train_split and data.formats.")
+        if min(config.data.batch_size, len(train_set)) < world.size:
+            raise StoreError(
+                f"Got minibatches of {min(config.data.batch_size, len(train_set))} fields for {world.size} processes, expected "
+                "at least one field for each; raise data.batch_size or start fewer processes."
+            )
+        self.config, self.world, self.train_set, self.eval_set = config, world, train_set, eval_set
+        check_augment(config.augment, train_set.domain)
+        seed, device = config.run.seed, world.device
+        self.task = get_task(config.task, config.optimizer.label_smoothing)
+        self.class_names = list(train_set.class_names)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "weights"))
+            self.model = construct(
+                config.model.name, train_set.domain, len(train_set.channels), self.task.outputs(train_set), config.model.options
+            ).to(device)
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.parallel = world.parallel(self.model)
+        self.dropout = torch.Generator()
+        use_generator(self.model, self.dropout)
+        self.source = PointSource(train_set.domain, config.points, seed, device)
+        self.cache = SampleCache(train_set, 0 if config.augment.is_active else config.points.cache * 2**20, device)
+        self.per_epoch = max(1, len(train_set) // config.data.batch_size)
+        self.total = config.optimizer.steps or config.optimizer.epochs * self.per_epoch
+        self.window = torch.zeros(2, dtype=torch.float64, device=device)  # sum of losses and of fields since the last line
+        self._order: tuple[int, list[int]] = (-1, [])
+        self.formats = format_versions(train_set.formats)
+
+    @property
+    def eval_points(self) -> dict:
+        points = self.config.points
+        return {"sampler": points.eval_sampler, "n": points.eval_n or max(points.sizes), "seed": points.eval_seed}
+
+    def go(self, resume: bool, stop_at: int | None, trackers: Sequence[Tracker], progress, command: str) -> RunSummary:
+        config, world, started = self.config, self.world, time.perf_counter()
+        folder = Path(config.run.out)
+        world.require_same("formats", self.formats)
+        world.on_main(lambda: open_run(folder, config, resume))
+        done = self._resume(newest_checkpoint(folder)) if resume else 0
+        last = self.total if stop_at is None else min(stop_at, self.total)
+        metrics: dict = {}
+        trackers = self._trackers(folder, done, trackers) if world.is_main else []
+        with contextlib.ExitStack() as stack:
+            for tracker in trackers:
+                stack.callback(tracker.close)
+            bar = stack.enter_context(Progress(last - done, "train", progress if world.is_main else None))
+            for step in range(done, last):
+                self._step(step)
+                figures = self._figures(step, started) if self._is_due(step + 1, config.run.log_every) else {}
+                if self._eval_due(step + 1):
+                    metrics = self._measure()
+                    figures |= {f"eval_{name}": value for name, value in metrics.items() if name != "confusion"}
+                if figures:
+                    for tracker in trackers:
+                        tracker.log({"epoch": (step + 1) / self.per_epoch, **figures}, step + 1)
+                    self.loss = figures.get("loss", self.loss)
+                bar.advance(1, **{k: figures[k] for k in ("loss", "eval_accuracy", "eval_mse") if k in figures})
+                if self._is_due(step + 1, config.run.checkpoint_every or self.per_epoch) or step + 1 == last:
+                    self._save(folder, step + 1)
+        if last == self.total:
+            metrics = metrics or self._measure()
+            self.model.card = self._card(metrics, command)
+            world.on_main(lambda: save_model(folder, self.model, self.model.card))
+        return RunSummary(folder, last, self.total, time.perf_counter() - started, self.loss, metrics, self.model.eval())
+
+    loss = float("nan")  # of the last line that was logged
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.total
+
+    def _eval_due(self, step: int) -> bool:
+        every = self.config.run.eval_every * self.per_epoch
+        return self.eval_set is not None and (step == self.total or (every > 0 and step % every == 0))
+
+    def _step(self, step: int) -> None:
+        indices = self._minibatch(step)
+        batch = self._batch(step, indices)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optimizer, step, self.total)
+        self.parallel.train()
+        with self._dropout(step):
+            losses, _ = self.task.losses(self.parallel, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        # processes average their gradients: scaled by their number, the sum over fields becomes the mean of the minibatch
+        (losses.sum() * (self.world.size / len(indices))).backward()
+        if self.config.optimizer.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
+        self.optimizer.step()
+        self.window += torch.stack([losses.detach().double().sum(), losses.new_tensor(len(losses), dtype=torch.float64)])
+
+    def _minibatch(self, step: int) -> list[int]:
+        """Return the items of a step: the epoch's permutation, cut; a remainder shorter than a minibatch is left out."""
+        epoch, part = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            chance = generator(self.config.run.seed, "order", epoch)
+            self._order = (epoch, torch.randperm(len(self.train_set), generator=chance).tolist())
+        size = self.config.data.batch_size
+        return self._order[1][part * size : (part + 1) * size]
+
+    def _batch(self, step: int, indices: list[int]) -> Batch:
+        """Read this process's share of a minibatch at the points of the step."""
+        draw, device, augment = self.source.draw(step), self.world.device, self.config.augment
+        points, mine = draw.discretization.points, self.world.share(indices)
+        values = self.cache.values(mine, draw, len(self.train_set.channels))
+        if values is not None:
+            labels = torch.as_tensor(self.train_set.labels)[mine]
+        else:
+            stack, labels = self.train_set.batch(mine)
+            if augment.is_active:
+                chance = generator(self.config.run.seed, "augment", step)
+                first = self.world.share(list(range(len(indices))))
+                points = augmented(draw.discretization, augment, len(indices), chance)[first]
+            with torch.no_grad():
+                values = stack.to(device)(points)
+        return Batch(Sampled(draw.discretization, values), torch.as_tensor(labels).to(device))
+
+    @contextlib.contextmanager
+    def _dropout(self, step: int) -> Iterator[None]:
+        """Seed the dropout of a step: the layers' generator, and torch's own for layers of other origin."""
+        seed = derive(self.config.run.seed, "dropout", step, self.world.rank)
+        self.dropout.manual_seed(seed)
+        with torch.random.fork_rng(devices=[self.world.device] if self.world.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
+    def _figures(self, step: int, started: float) -> dict:
+        self.world.add_up([self.window])
+        total, count = self.window.tolist()
+        self.window.zero_()
+        loss = total / count
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            raise NotFinite(
+                f"Got a loss of {loss} by step {step + 1}, expected a finite one; lower optimizer.lr, or set optimizer.clip. "
+                f"The last checkpoint in {self.config.run.out} is from before."
+            )
+        return {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+
+    def _measure(self) -> dict:
+        if self.eval_set is None:
+            return {}
+        discretization = evaluation_points(self.eval_set.domain, **self.eval_points, device=self.world.device)
+        self.model.eval()
+        names = self.class_names if self.task.name == "classification" else None
+        return measure(self.model, self.eval_set, self.task, discretization, self.config.data.batch_size, self.world, names)
+
+    def _save(self, folder: Path, step: int) -> None:
+        self.world.add_up([self.window])  # the checkpoint holds the sum; it stays with process 0
+        extra = {"window": self.window.tolist(), "loss": None if self.loss != self.loss else self.loss}
+        if not self.world.is_main:
+            self.window.zero_()
+        self.world.on_main(lambda: save_step(folder, step, self.model, self.optimizer, extra, self.config.run.keep))
+
+    def _resume(self, path: Path | None) -> int:
+        if path is None:
+            return 0
+        state = load_step(path, self.model, self.optimizer)
+        if self.world.is_main:
+            self.window += torch.tensor(state["window"], dtype=torch.float64, device=self.world.device)
+        self.loss = float("nan") if state["loss"] is None else state["loss"]
+        return min(state["step"], self.total)
+
+    def _trackers(self, folder: Path, done: int, more: Sequence[Tracker]) -> list[Tracker]:
+        kept: list[Tracker] = [JsonLines(folder / "metrics.jsonl", after=done)]
+        if self.config.run.tensorboard:
+            kept.append(TensorBoard(folder / "tensorboard"))
+        return [*kept, *more]
+
+    def _card(self, metrics: dict, command: str) -> Card:
+        return Card(
+            model={**self.model.config(), "name": self.config.model.name},
+            task=self.task.name,
+            channels=list(self.train_set.channels),
+            class_names=self.class_names or [str(i) for i in range(self.task.outputs(self.train_set))],
+            points=self.eval_points,
+            formats=self.formats,
+            metrics=metrics,
+            training=self.config.to_dict(),
+            command=command,
+            steps=self.total,
+        )
+
+
+@contextlib.contextmanager
+def _machine(run: RunConfig, world: World) -> Iterator[None]:
+    """Set threads and determinism for the time of a run."""
+    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    if run.deterministic:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(was_deterministic)

@@ -1,0 +1,180 @@
+"""Floor 8: a trained model as a folder that can be sent, published and loaded again.
+
+    config.json         architecture and arguments, task, domain, channels, classes, points, formats with versions
+    model.safetensors   the weights
+    README.md           the card: what it is, on which data, how good, which command made it
+
+This is the layout of the Hugging Face hub. Loading reads tensors and JSON only, and runs no code that the folder names, except
+where the caller passes the class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from torch import nn
+
+from inrbridge import __version__
+from inrbridge.domains import Domain, domain_from_config
+from inrbridge.errors import CannotOpen, ConfigError, InrBridgeError, MissingFile
+from inrbridge.models import build_model
+from inrbridge.plugins import registry
+from inrbridge.training.checkpoint import load_tensors_into, save_tensors
+
+API = 1  # of this folder; a reader refuses what is newer
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `config.json` says of a model. All values are JSON."""
+
+    model: dict  # of INRNet.config(): name, domain, in_channels, classes, options
+    task: str
+    channels: list[str]
+    class_names: list[str]
+    points: dict = field(default_factory=dict)  # sampler, n, seed of its evaluation
+    formats: dict = field(default_factory=dict)  # name -> distribution and version, of the fields it learned from
+    metrics: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)  # the whole TrainConfig
+    command: str = ""
+    steps: int = 0
+    inrbridge: str = __version__
+    api: int = API
+
+    @property
+    def domain(self) -> Domain:
+        return domain_from_config(self.model["domain"])
+
+
+def construct(name: str, domain: Domain, in_channels: int, classes: int, options: Mapping) -> nn.Module:
+    """Build a net: a name of `inrbridge.models`, or "package.module:Class" called with the same arguments."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return build_model(name, domain, in_channels, classes, **options)
+    try:
+        maker = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f'Got the model "{name}", expected a class "package.module:Class" that can be imported: {error}.'
+        ) from error
+    return maker(domain, in_channels, classes, **options)
+
+
+def save_model(folder: str | Path, model: nn.Module, card: Card) -> None:
+    """Write config.json, model.safetensors and README.md, each under a temporary name first."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "model.safetensors", lambda path: save_tensors(path, model.state_dict()))
+    _replace(folder / "README.md", lambda path: path.write_text(_readme(card, folder.name), encoding="utf-8"))
+    _replace(folder / "config.json", lambda path: path.write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8"))
+
+
+def read_card(folder: str | Path) -> Card:
+    """Read the config.json of a model folder.
+
+    Raises:
+        MissingFile: no folder, or one without config.json.
+        CannotOpen: config.json is damaged, or of a newer inrbridge.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        known = "a run that has not finished" if (Path(folder) / "config.toml").is_file() else "no model"
+        raise MissingFile(
+            f'"{folder}" holds {known}, expected the folder of a trained model with config.json; run: inrbridge train'
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["api"] > API:
+            raise CannotOpen(f"{path} was written by inrbridge {content['inrbridge']}, which is newer; pip install -U inrbridge")
+        card = Card(**{name: content[name] for name in (f.name for f in fields(Card)) if name in content})
+        for key in ("name", "domain", "in_channels", "classes", "options"):
+            card.model[key]
+        return card
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InrBridgeError):
+            raise
+        raise CannotOpen(f"{path} is damaged ({type(error).__name__}: {error}); copy or train the model again.") from error
+
+
+def load_model(folder: str | Path, *, model: nn.Module | None = None, trusted: Sequence[str] = ()) -> nn.Module:
+    """Load a trained model, in evaluation mode on the CPU; its card is in `.card`.
+
+    Args:
+        folder: written by `train`.
+        model: a net of your own class to fill; needed where the folder names a class outside inrbridge.models.
+        trusted: names of modules from which the folder may take its class; they are imported.
+
+    Raises:
+        MissingFile, CannotOpen: nothing there, or damaged.
+        ConfigError: the folder names a class that was not passed or trusted.
+    """
+    card = read_card(folder)
+    if model is None:
+        module, colon, _ = card.model["name"].partition(":")
+        if colon and module not in trusted:
+            raise ConfigError(
+                f"The model in {folder} is of the class {card.model['name']}; loading never imports code that a file names. Pass "
+                f'load_model(..., trusted=["{module}"]), or --trust {module} on the command line, if you trust that package.'
+            )
+        spec = card.model
+        model = construct(spec["name"], card.domain, spec["in_channels"], spec["classes"], spec["options"])
+    load_tensors_into(model, Path(folder) / "model.safetensors")
+    model.card = card
+    return model.eval()
+
+
+def format_versions(names: Sequence[str]) -> dict:
+    """Return {format: {distribution, version}} of installed formats."""
+    found = {}
+    for name in sorted(set(names)):
+        try:
+            registry().get(name)
+        except InrBridgeError:  # fields made in memory may come from no installed format
+            found[name] = {"distribution": "", "version": ""}
+        else:
+            owner = registry().owner(name)
+            found[name] = {"distribution": owner.distribution, "version": owner.version}
+    return found
+
+
+def _replace(path: Path, write) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _readme(card: Card, title: str) -> str:
+    data, run = card.training.get("data", {}), card.training.get("run", {})
+    scores = [f"| {name} | {value:.4g} |" for name, value in card.metrics.items() if isinstance(value, int | float)]
+    for name, shares in card.metrics.items():
+        if isinstance(shares, dict):
+            scores += [f"| {name.replace('_by_format', '')} on {key} | {value:.4g} |" for key, value in shares.items()]
+    formats = ", ".join(f"{name} ({by['distribution']} {by['version']})".replace(" ( )", "") for name, by in card.formats.items())
+    points = f"{card.points.get('n')} points of the sampler {card.points.get('sampler')}, seed {card.points.get('seed')}"
+    lines = [
+        "---", "library_name: inrbridge", "tags: [implicit-neural-representation, inr-net]", "---", "",
+        f"# {title}", "",
+        f"An INR-Net ({card.model['name']}) for {card.task}: it takes fields of any format on {card.domain}", "with the channels "
+        + ", ".join(card.channels) + ".", "",
+        "## Data", "",
+        f"Store `{data.get('store') or 'given in memory'}`, split `{data.get('train_split') or 'all'}`.",
+        f"Formats: {formats or 'none named'}.",
+        f"Classes: {', '.join(card.class_names) or 'none'}.", "",
+        "## Metrics", "",
+        f"Split `{data.get('eval_split') or 'none'}`, {points}; training seed {run.get('seed', 0)}, {card.steps} steps.", "",
+        *(["| figure | value |", "|---|---|", *scores] if scores else ["Not measured."]), "",
+        "## Use", "",
+        "    inrbridge predict FOLDER FILES...", "",
+        f"Made by inrbridge {card.inrbridge}" + (f" with `{card.command}`." if card.command else "."), "",
+        "## Licence", "",
+        "Not stated: name the licence of the training data and of these weights here before you publish them.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)

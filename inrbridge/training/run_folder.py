@@ -1,0 +1,82 @@
+"""Floor 8: the folder of a run, and the datasets that a configuration names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from inrbridge.data import FieldDataset
+from inrbridge.domains import domain_from_config
+from inrbridge.errors import ConfigError
+from inrbridge.training.checkpoint import steps_of
+from inrbridge.training.config import TrainConfig, load_config
+from inrbridge.training.toml import to_toml
+
+FREE = ("optimizer.steps", "optimizer.epochs", "run.")  # keys that may change when a run is resumed
+
+
+def open_run(folder: Path, config: TrainConfig, resume: bool) -> None:
+    """Make the folder and write the merged configuration into it.
+
+    Raises:
+        ConfigError: the folder holds a run that was not to be resumed, or one of another configuration.
+    """
+    path = folder / "config.toml"
+    if path.is_file() and not resume:
+        raise ConfigError(
+            f"Got run.out = {str(folder)!r}, which holds a run already, expected a new folder; go on with it (--resume), "
+            "or choose another: --set run.out=NAME"
+        )
+    if path.is_file():
+        _check_same(load_config(path), config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".config.toml.{os.getpid()}"
+    temporary.write_text(to_toml(config), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the last resumable checkpoint of a run, None where there is none yet."""
+    steps = steps_of(folder)
+    return steps[-1] if steps else None
+
+
+def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:
+    old, new = dict(_leaves(before.to_dict())), dict(_leaves(now.to_dict()))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not key.startswith(FREE)]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"Got {key} = {new.get(key)!r}, but the run in {folder} was started with {old.get(key)!r}; resume it with "
+            "what it was started with (only run.* and the length may change), or start anew: --set run.out=NAME"
+        )
+
+
+def _leaves(values: dict, prefix: str = ""):
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def datasets_of(config: TrainConfig, dataset, eval_dataset) -> tuple:
+    """Return (training set, evaluation set or None): those given, else those of the store that [data] names."""
+    data = config.data
+    if dataset is None and not data.store:
+        raise ConfigError(
+            'Got no data, expected the folder of a store in "data.store"; write one: inrbridge fit, or inrbridge pack'
+        )
+    domain = domain_from_config(data.domain) if data.domain else None
+    if dataset is None:
+        dataset = FieldDataset(
+            data.store, split=data.train_split or None, formats=list(data.formats) or None,
+            domain=domain, channels=list(data.channels) or None,
+        )  # fmt: skip
+        if eval_dataset is None and data.eval_split:
+            # measured where it was learned: on the domain and channels of the training set
+            eval_dataset = FieldDataset(
+                data.store, split=data.eval_split, formats=list(data.eval_formats) or None,
+                domain=dataset.domain, channels=dataset.channels,
+            )  # fmt: skip
+    return dataset, eval_dataset
