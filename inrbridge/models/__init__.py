@@ -1,0 +1,68 @@
+"""Floor 6: architectures by name. `build_model("convnet", domain, in_channels, classes, **options)` returns an INRNet."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import torch
+
+from inrbridge.domains import Domain
+from inrbridge.errors import ConfigError, did_you_mean, unknown_name
+from inrbridge.models.convnet import ConvNet
+from inrbridge.models.net import INRNet
+from inrbridge.models.paper import INRNet2, INRNet4
+
+__all__ = ["ConvNet", "INRNet", "INRNet2", "INRNet4", "build_model", "model_names", "model_options"]
+
+_MODELS: dict[str, type[INRNet]] = {"convnet": ConvNet, "inr-net-2": INRNet2, "inr-net-4": INRNet4}
+_GIVEN = ("self", "domain", "in_channels", "classes", "generator")
+
+
+def model_names() -> list[str]:
+    """Return the names that `build_model` knows."""
+    return list(_MODELS)
+
+
+def model_options(name: str) -> dict[str, object]:
+    """Return the options of an architecture with their defaults."""
+    parameters = inspect.signature(_model_class(name).__init__).parameters
+    return {key: value.default for key, value in parameters.items() if key not in _GIVEN}
+
+
+def build_model(name: str, domain: Domain, in_channels: int, classes: int, *, generator: torch.Generator | None = None,
+                **options) -> INRNet:  # fmt: skip
+    """Build a network.
+
+    Args:
+        name: one of `model_names()`, or "package.module:Class" of your own INRNet.
+        domain: where the fields live.
+        in_channels: channels of the fields.
+        classes: outputs of the network.
+        generator: source of the initial weights.
+        options: of the architecture, see `model_options(name)`.
+
+    Raises:
+        UnknownName: there is no such architecture. ConfigError: it has no such option.
+    """
+    model = _model_class(name)
+    known = [key for key in inspect.signature(model.__init__).parameters if key not in _GIVEN]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f'Model "{name}" has no option "{key}"; expected one of: {", ".join(known)}.{did_you_mean(key, known)}')
+    return model(domain, in_channels, classes, generator=generator, **options)
+
+
+def _model_class(name: str) -> type[INRNet]:
+    if name in _MODELS:
+        return _MODELS[name]
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f'Got model "{name}", but {error}; expected "package.module:Class" of an installed package.') from error
+        if not (isinstance(found, type) and issubclass(found, INRNet)):
+            raise ConfigError(f'Got model "{name}", which is no subclass of inrbridge.models.INRNet.')
+        return found
+    raise unknown_name("model", name, _MODELS)
