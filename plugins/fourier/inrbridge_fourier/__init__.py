@@ -26,8 +26,40 @@ class FourierFormat(Format):
     suffixes = (".safetensors", ".pt", ".pth", ".ckpt")
     description = "ReLU MLP on random Fourier features (Tancik et al. 2020)"
 
+    def recognizes(self, probe: Probe) -> bool:
+        if "format" in probe.native:
+            return probe.native["format"] == self.name
+        from inrbridge_fourier.dialects import detect
+
+        return detect(probe.tensors) is not None
+
+    def open(
+        self,
+        path: Path,
+        *,
+        dialect: str | None = None,
+        final: str | None = None,
+        low: float | Sequence[float] | None = None,
+        high: float | Sequence[float] | None = None,
+    ) -> FourierField:
+        """Read a network that inrbridge or another code base wrote.
+
+        What a foreign file does not tell is taken from its dialect and listed in the field's `assumed`.
+
+        Args:
+            dialect: name of the writer, see `inrbridge_fourier.dialects.DIALECTS`.
+            final: activation of the readout: "identity" or "sigmoid".
+            low, high: corners of the domain, one number for all coordinates or one for each.
+        """
+        from inrbridge import Probe, read_native
+        from inrbridge_fourier.foreign import open_foreign
+
+        if Probe(path).native:
+            return read_native(path, self)
+        return open_foreign(path, dialect=dialect, final=final, low=low, high=high)
+
     def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, width: int | Sequence[int] = 64,
-              layers: int = 3, features: int = 64, sigma: float = 5.0, angle: float = _TURN, final: str = "identity",
+              layers: int = 3, features: int = 64, sigma: float | None = 5.0, angle: float = _TURN, final: str = "identity",
               normalize: bool = True, axes: Sequence[str] | None = None,
               channel_ranges: Sequence[Sequence[float]] | None = None) -> FourierField:  # fmt: skip
         """Return a fresh trainable network: `layers` ReLU layers of `width` units on `features` random frequencies.

@@ -8,12 +8,13 @@ Networks Learn High Frequency Functions in Low Dimensional Domains").
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Domain
+from inrbridge import Domain, errors
 
 # A chunk of this many activations stays in a core's cache: measured up to twice as fast as one pass on small networks.
 _CACHE_NUMBERS = 2**18
@@ -31,20 +32,25 @@ class FourierField(nn.Module):
 
     format = "fourier"
 
-    def __init__(self, domain: Domain, channels: int, features: int, hidden: Sequence[int], *, sigma: float = 5.0,
+    def __init__(self, domain: Domain, channels: int, features: int, hidden: Sequence[int], *, sigma: float | None = 5.0,
                  angle: float = 2 * math.pi, final: str = "identity", normalize: bool = True, axes: Sequence[str] | None = None,
                  channel_ranges: Sequence[Sequence[float]] | None = None):  # fmt: skip
         super().__init__()
         self.domain, self.channels, self.channel_names = domain, channels, None
-        self.features, self.hidden, self.sigma = features, tuple(hidden), float(sigma)
+        self.features, self.hidden, self.sigma = features, tuple(hidden), sigma if sigma is None else float(sigma)
         self.angle, self.final, self.normalize = float(angle), final, normalize
         self.axes = tuple(axes) if axes else None
-        self.channel_ranges = tuple((float(a), float(b)) for a, b in channel_ranges) if channel_ranges else None
+        self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
         self.assumed: tuple[str, ...] = ()
+        if not self.hidden or min(self.hidden) < 1 or features < 1:
+            raise errors.ConfigError(
+                f"Got hidden layers {self.hidden} on {features} features, expected at least one unit of each."
+            )
+        if final not in FINALS:
+            raise errors.unknown_name("final activation", final, FINALS)
         self.register_buffer("frequencies", torch.empty(features, domain.dim))
         widths = (2 * features, *self.hidden, channels)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in pairs)  # the global seed stays untouched
+        self.layers = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
 
     @property
     def architecture(self) -> dict:
@@ -54,21 +60,21 @@ class FourierField(nn.Module):
             "width": self.hidden[0] if uniform else list(self.hidden),
             "layers": len(self.hidden),
             "features": self.features,
-            "sigma": self.sigma,
+            "sigma": self.sigma,  # None: the frequencies came with a file
         }
         extras = {
             "angle": (self.angle, 2 * math.pi),
             "final": (self.final, "identity"),
             "normalize": (self.normalize, True),
             "axes": (self.axes and list(self.axes), None),
-            "channel_ranges": (self.channel_ranges and [list(pair) for pair in self.channel_ranges], None),
+            "channel_ranges": (self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges], None),
         }
         return facts | {name: value for name, (value, default) in extras.items() if value != default}
 
     def draw(self, generator: torch.Generator) -> None:
         """Draw B from the normal distribution, weights and biases uniform as `nn.Linear` does."""
         with torch.no_grad():
-            self.frequencies.normal_(0.0, self.sigma, generator=generator)
+            self.frequencies.normal_(0.0, 1.0 if self.sigma is None else self.sigma, generator=generator)
             for layer in self.layers:
                 bound = 1 / math.sqrt(layer.in_features)
                 layer.weight.uniform_(-bound, bound, generator=generator)
@@ -126,3 +132,8 @@ class FourierField(nn.Module):
         if not self.normalize or (all(a == 0 for a in low) and all(b == 1 for b in high)):
             return x
         return (x - x.new_tensor(low)) / x.new_tensor([b - a for a, b in zip(low, high, strict=True)])
+
+
+def _unset_linear(fan_in: int, fan_out: int) -> nn.Linear:
+    # made without values first: `nn.Linear` would draw from the global generator
+    return nn.Linear(fan_in, fan_out, device="meta").to_empty(device=torch.get_default_device())

@@ -7,25 +7,26 @@ with Periodic Activation Functions").
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Domain
+from inrbridge import Domain, errors
 
 # A chunk of this many activations stays in a core's cache: measured twice as fast as one pass over
 # 600 fields (2-32-32-1, 1024 points), and never slower.
 _CACHE_NUMBERS = 2**18
 
-FINALS = {"identity": lambda values: values, "sigmoid": torch.sigmoid, "sine": torch.sin}
+FINALS = ("identity", "sigmoid", "sine")
 
 
 class SirenField(nn.Module):
     """An MLP of sine layers of the given hidden sizes on `domain`; parameters are left unset.
 
     `omega_0` is the frequency of the first sine layer, `hidden_omega` of the others. `final` follows the
-    readout: "identity", "sigmoid" or "sine". `normalize=False` feeds the coordinates as they are.
+    readout: "identity", "sigmoid", or "sine" (of hidden_omega times it). `normalize=False` feeds the coordinates as they are.
     `axes` and `channel_ranges` say what the coordinates and values of the file mean, where that is known.
     """
 
@@ -39,11 +40,14 @@ class SirenField(nn.Module):
         self.hidden = tuple(hidden)
         self.omega_0, self.hidden_omega, self.final, self.normalize = float(omega_0), float(hidden_omega), final, normalize
         self.axes = tuple(axes) if axes else None
-        self.channel_ranges = tuple((float(a), float(b)) for a, b in channel_ranges) if channel_ranges else None
+        self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
         self.assumed: tuple[str, ...] = ()
+        if not self.hidden or min(self.hidden) < 1:
+            raise errors.ConfigError(f"Got hidden layers {self.hidden}, expected at least one, each of at least one unit.")
+        if final not in FINALS:
+            raise errors.unknown_name("final activation", final, FINALS)
         widths = (domain.dim, *self.hidden, channels)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.layers = nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in pairs)  # the global seed stays untouched
+        self.layers = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
 
     @property
     def architecture(self) -> dict:
@@ -59,7 +63,7 @@ class SirenField(nn.Module):
             "final": (self.final, "identity"),
             "normalize": (self.normalize, True),
             "axes": (self.axes and list(self.axes), None),
-            "channel_ranges": (self.channel_ranges and [list(pair) for pair in self.channel_ranges], None),
+            "channel_ranges": (self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges], None),
         }
         return facts | {name: value for name, (value, default) in extras.items() if value != default}
 
@@ -80,7 +84,7 @@ class SirenField(nn.Module):
             x = functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
             x = torch.sin(self._omega(index) * x)
         x = functional.linear(x, readout.weight.to(x.dtype), readout.bias.to(x.dtype))
-        return FINALS[self.final](x).to(coords.dtype)
+        return self._finish(x).to(coords.dtype)
 
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Evaluate b networks of this architecture: coords (n, d) or (b, n, d) -> values (b, n, channels).
@@ -106,12 +110,17 @@ class SirenField(nn.Module):
             omega = self._omega(index)
             x = x.mul_(omega).sin_() if reuse else torch.sin(omega * x)
         weight, bias = pairs[-1]
-        return FINALS[self.final](torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
+        return self._finish(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
 
     def _chunks(self, x: Tensor) -> Iterator[slice]:
         b, n, _ = x.shape
         step = max(1, _CACHE_NUMBERS // max(1, n * max(self.hidden))) if x.device.type == "cpu" else b
         return (slice(start, start + step) for start in range(0, b, step)) if b else iter([slice(0, 0)])
+
+    def _finish(self, values: Tensor) -> Tensor:
+        if self.final == "sine":
+            return torch.sin(self.hidden_omega * values)
+        return torch.sigmoid(values) if self.final == "sigmoid" else values
 
     def _omega(self, index: int) -> float:
         return self.omega_0 if index == 0 else self.hidden_omega
@@ -124,3 +133,8 @@ class SirenField(nn.Module):
             return x
         middle, half = ([(b + s * a) / 2 for a, b in zip(low, high, strict=True)] for s in (1, -1))
         return (x - x.new_tensor(middle)) / x.new_tensor(half)
+
+
+def _unset_linear(fan_in: int, fan_out: int) -> nn.Linear:
+    # made without values first: `nn.Linear` would draw from the global generator
+    return nn.Linear(fan_in, fan_out, device="meta").to_empty(device=torch.get_default_device())
