@@ -1,0 +1,230 @@
+"""Floor 9: fields of a store, of whatever formats, as one dataset on one domain with one channel list.
+
+Every architecture is aligned once; a minibatch is a stack with one group for each architecture that occurs in it. Its values
+tell nothing of the format they came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inrbridge.data.alignment import RANGES, Range, align, canonical_channels, is_unnamed
+from inrbridge.data.store import Store, shorten
+from inrbridge.domains import Box, Domain
+from inrbridge.errors import CannotAlign, StoreError, did_you_mean
+from inrbridge.field import Field
+from inrbridge.stacking import FieldStack, Group
+
+
+class FieldDataset:
+    """Items of a store, aligned.
+
+    Args:
+        store: a `Store` or its folder.
+        split: only items of this split.
+        formats, exclude_formats: only items of these formats, or of all others.
+        domain: where all fields are seen. None: the domain of the store's first architecture, which others reach if all are
+            boxes of one dimension.
+        channels: names of the channels, "rgb" for the colours. None: those that all fields share.
+        ranges: range of values by channel name. None: colours in [0, 1], else what the first architecture that knows says.
+        axes, at: by format name, which coordinates are kept, in the order of the dataset's, and where the others are held.
+        class_names: the classes in the order of their numbers. None: the store's own, over all splits.
+
+    Raises:
+        StoreError: the store is damaged, or has no such split or format.
+        CannotAlign: the items do not fit one domain and channel list; the text says what to pass.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        split: str | None = None,
+        formats: Sequence[str] | None = None,
+        exclude_formats: Sequence[str] | None = None,
+        domain: Domain | None = None,
+        channels: str | Sequence[str] | None = None,
+        *,
+        ranges: Mapping[str, Range] | None = None,
+        axes: Mapping[str, Sequence[int]] | None = None,
+        at: Mapping[str, Sequence[float]] | None = None,
+        class_names: Sequence[str] | None = None,
+    ):
+        self.store = store if isinstance(store, Store) else Store(store)
+        manifest = self.store.manifest
+        self._axes, self._at = dict(axes or {}), dict(at or {})
+        self.indices = self._select(split, formats, exclude_formats)
+        self.items = [self.store.items[i] for i in self.indices]
+        self.formats = [manifest.format_of(item) for item in self.items]
+        used = list(dict.fromkeys(manifest.architecture_of(item) for item in self.items))
+        # What is not told follows from the whole store where that is possible, so that its splits agree.
+        everything = list(dict.fromkeys(manifest.architecture_of(item) for item in self.store.items))
+        self.domain: Domain = domain or self._common(self._shared_domain, everything, used)
+        self.channels: tuple[str, ...] = (
+            self._common(self._shared_channels, everything, used) if channels is None else canonical_channels(channels)
+        )
+        self.ranges: dict[str, Range] = dict(ranges) if ranges is not None else self._shared_ranges(everything)
+        self.class_names: list[str] = list(map(str, class_names)) if class_names is not None else self._class_names()
+        self._templates: dict[str, Field] = {}
+        for architecture in used:
+            self._template(architecture)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        return f"FieldDataset({len(self)} fields, {self.domain}, channels={self.channels}, formats={sorted(set(self.formats))})"
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_templates": {}}  # a worker builds for itself
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each field."""
+        return [item.name for item in self.items]
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Class numbers (len,), or real targets (len,) or (len, k).
+
+        Raises:
+            StoreError: some items have no label, or one that is no class.
+        """
+        missing = [item.name for item in self.items if item.label is None]
+        if missing:
+            raise StoreError(
+                f"Got {len(missing)} of {len(self)} items without a label: {shorten(missing)}; expected one each. Pack or fit "
+                "them again with labels, choose a split that has them, or use dataset.stack(indices), which needs none."
+            )
+        if self._has_targets:
+            try:
+                return torch.tensor([item.label for item in self.items], dtype=torch.get_default_dtype())
+            except (ValueError, TypeError) as error:
+                raise StoreError("Got labels of several kinds, expected classes only, or equally many numbers each.") from error
+        number = {name: i for i, name in enumerate(self.class_names)}
+        strange = sorted({str(item.label) for item in self.items} - set(number))
+        if strange:
+            raise StoreError(
+                f"Got items of the classes {shorten(strange)}, expected some of {shorten(self.class_names)}; "
+                "pass all of them as class_names, or leave these items out."
+            )
+        return torch.tensor([number[str(item.label)] for item in self.items], dtype=torch.long)
+
+    def field(self, index: int) -> Field:
+        """Return one field, aligned."""
+        return self.stack([index])[0]
+
+    def stack(self, indices: Iterable[int] | Tensor) -> FieldStack:
+        """Return these fields as a stack, in this order, aligned and frozen."""
+        rows = [self.indices[i] for i in _integers(indices)]
+        if not rows:
+            raise StoreError("Got no indices, expected at least one field of the dataset.")
+        groups = [Group(self._template(name), states, positions) for name, states, positions in self.store.read(rows)]
+        return FieldStack(groups)
+
+    def batch(self, indices: Iterable[int] | Tensor) -> tuple[FieldStack, Tensor]:
+        """Return these fields as a stack, and their labels (b,) or (b, k)."""
+        indices = _integers(indices)
+        return self.stack(indices), self.labels[torch.tensor(indices, dtype=torch.long)]
+
+    def _select(self, split, formats, exclude_formats) -> list[int]:
+        manifest = self.store.manifest
+        for name in (*(formats or ()), *(exclude_formats or ())):
+            if name not in self.store.format_names:
+                raise StoreError(
+                    f'Got the format "{name}", but {self.store.path} holds {", ".join(self.store.format_names) or "nothing"}.'
+                    f"{did_you_mean(name, self.store.format_names)} List them: inrbridge info {self.store.path}"
+                )
+        splits = {item.split for item in manifest.items}
+        if split is not None and split not in splits:
+            known = ", ".join(sorted(s for s in splits if s is not None)) or "none at all"
+            raise StoreError(f'Got the split "{split}", but the splits of {self.store.path} are: {known}; leave it out for all.')
+        wanted = set(formats if formats is not None else self.store.format_names) - set(exclude_formats or ())
+        return [
+            index
+            for index, item in enumerate(manifest.items)
+            if (split is None or item.split == split) and manifest.format_of(item) in wanted
+        ]
+
+    def _common(self, shared, everything: list[str], used: list[str]):
+        if not everything:
+            raise StoreError(f"{self.store.path} holds no fields, expected at least one; add some with fit or pack.")
+        try:
+            return shared(everything)
+        except CannotAlign:
+            if not used or set(used) == set(everything):
+                raise
+            return shared(used)
+
+    def _shared_domain(self, architectures: list[str]) -> Domain:
+        domains = list(dict.fromkeys(self._reordered_domain(name) for name in architectures))
+        boxes = all(isinstance(domain, Box) and domain.dim == domains[0].dim for domain in domains)
+        if len(domains) > 1 and not boxes:
+            found = shorten(f"{name} on {self._reordered_domain(name)}" for name in architectures)
+            raise CannotAlign(
+                f"Got fields on several domains: {found}; expected one domain, or boxes of one dimension. Pass domain=..., "
+                "choose planar slices with axes={format: (0, 1)}, or leave formats out with exclude_formats=[...]."
+            )
+        return domains[0]
+
+    def _reordered_domain(self, architecture: str) -> Domain:
+        format = self.store.manifest.architectures[architecture].format
+        if format not in self._axes:
+            return self.store.domain_of(architecture)
+        return align(self.store.template(architecture), axes=self._axes[format], at=self._at.get(format)).domain
+
+    def _shared_channels(self, architectures: list[str]) -> tuple[str, ...]:
+        lists = [self.store.manifest.architectures[name].channel_names for name in architectures]
+        named = list(dict.fromkeys(canonical_channels(names) for names in lists if not is_unnamed(names)))
+        if len({len(names) for names in lists}) == 1 and len(named) <= 1:
+            return named[0] if named else tuple(lists[0])
+        shared = tuple(c for c in named[0] if all(c in names for names in named)) if named else ()
+        if not shared or not all(len(names) == len(shared) for names in lists if is_unnamed(names)):
+            found = shorten(f"{name}: {', '.join(names)}" for name, names in zip(architectures, lists, strict=True))
+            raise CannotAlign(
+                f"Got fields with different channels ({found}), expected some that all have; pass channels=..., such as "
+                '("gray",) or "rgb", which are made of each other, or leave formats out with exclude_formats=[...].'
+            )
+        return shared
+
+    def _shared_ranges(self, architectures: list[str]) -> dict[str, Range]:
+        found: dict[str, Range] = {}
+        for name in architectures:
+            described = self.store.manifest.architectures[name]
+            channels = canonical_channels(described.channel_names)
+            for channel, known in zip(channels, described.channel_ranges, strict=True):
+                if known is not None:
+                    found.setdefault(channel, RANGES.get(channel, known))
+        return found
+
+    def _template(self, architecture: str) -> Field:
+        if architecture not in self._templates:
+            format = self.store.manifest.architectures[architecture].format
+            self._templates[architecture] = align(
+                self.store.template(architecture),
+                self.domain,
+                self.channels,
+                ranges=self.ranges,
+                axes=self._axes.get(format),
+                at=self._at.get(format),
+            )
+        return self._templates[architecture]
+
+    @property
+    def _has_targets(self) -> bool:
+        return any(isinstance(item.label, float | list) for item in self.items)
+
+    def _class_names(self) -> list[str]:
+        if self.store.manifest.class_names is not None:
+            return list(self.store.manifest.class_names)
+        labels = {item.label for item in self.store.items if isinstance(item.label, str | int)}
+        # numbers in their order, before words in theirs
+        return list(dict.fromkeys(str(v) for v in sorted(labels, key=lambda v: (isinstance(v, str), v))))
+
+
+def _integers(indices: Iterable[int] | Tensor) -> list[int]:
+    return indices.tolist() if isinstance(indices, Tensor) else [int(i) for i in indices]
