@@ -38,6 +38,12 @@ class DataConfig:
         metadata={"help": 'common domain, e.g. {type = "box", low = [-1, -1], high = [1, 1]}; {} takes the store\'s own'},
     )
     channels: tuple[str, ...] = _key((), "common channels by name; [] takes the store's own")
+    axes: dict = field(
+        default_factory=dict, metadata={"help": "coordinates to keep by format, e.g. {plenoxels = [0, 1]} for planar slices"}
+    )
+    at: dict = field(
+        default_factory=dict, metadata={"help": "where the others are held, by format, e.g. {plenoxels = [0, 0, 0.5]}"}
+    )
     batch_size: int = _key(64, "fields in a minibatch, over all processes together")
 
 
@@ -45,7 +51,7 @@ class DataConfig:
 class ModelConfig:
     """Which network to train."""
 
-    name: str = _key("classifier", 'a name of inrbridge.models, or "package.module:Class"')
+    name: str = _key("convnet", 'a name of inrbridge.models, or "package.module:Class"')
     options: dict = field(default_factory=dict, metadata={"help": "keyword arguments of that model"})
 
 

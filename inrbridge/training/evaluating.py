@@ -62,10 +62,11 @@ def open_dataset(dataset, card: Card | None, split: str | None, formats: Sequenc
     """Return a dataset as it is, or the one of a store, aligned to what the model takes."""
     if not isinstance(dataset, str | Path):
         return dataset
-    domain, channels = (card.domain, card.channels) if card else (None, None)
-    return FieldDataset(
-        dataset, split=split or None, formats=list(formats) if formats else None, domain=domain, channels=channels
-    )
+    chosen = {"split": split or None, "formats": list(formats) if formats else None}
+    if card is None:
+        return FieldDataset(dataset, **chosen)
+    classes = card.class_names if card.task == "classification" else None
+    return FieldDataset(dataset, **chosen, domain=card.domain, channels=card.channels, class_names=classes, **card.view)
 
 
 @torch.no_grad()

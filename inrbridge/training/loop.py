@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from inrbridge.errors import NotFinite, StoreError
+from inrbridge.models import build_model
 from inrbridge.nn import use_generator
 from inrbridge.nn.sampled import Sampled
 from inrbridge.progress import Progress
@@ -24,7 +25,7 @@ from inrbridge.training.checkpoint import load_step, save_step
 from inrbridge.training.config import RunConfig, TrainConfig, load_config
 from inrbridge.training.distributed import World, processes
 from inrbridge.training.evaluating import measure
-from inrbridge.training.model_folder import Card, construct, format_versions, save_model
+from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
 from inrbridge.training.points import PointSource, SampleCache, evaluation_points
 from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run
@@ -94,9 +95,10 @@ class _Run:
         self.class_names = list(train_set.class_names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
-            self.model = construct(
-                config.model.name, train_set.domain, len(train_set.channels), self.task.outputs(train_set), config.model.options
-            ).to(device)
+            self.model = build_model(
+                config.model.name, train_set.domain, len(train_set.channels), self.task.outputs(train_set),
+                generator=generator(seed, "weights"), **config.model.options,
+            ).to(device)  # fmt: skip
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.parallel = world.parallel(self.model)
         self.dropout = torch.Generator()
@@ -254,6 +256,7 @@ class _Run:
             task=self.task.name,
             channels=list(self.train_set.channels),
             class_names=self.class_names or [str(i) for i in range(self.task.outputs(self.train_set))],
+            view={"ranges": _plain(self.train_set.ranges), "axes": self.config.data.axes, "at": self.config.data.at},
             points=self.eval_points,
             formats=self.formats,
             metrics=metrics,
@@ -261,6 +264,10 @@ class _Run:
             command=command,
             steps=self.total,
         )
+
+
+def _plain(ranges: Mapping) -> dict:
+    return {name: list(ends) for name, ends in ranges.items()}
 
 
 @contextlib.contextmanager

@@ -10,10 +10,9 @@ where the caller passes the class.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -37,6 +36,7 @@ class Card:
     task: str
     channels: list[str]
     class_names: list[str]
+    view: dict = field(default_factory=dict)  # `ranges`, `axes` and `at` with which fields are aligned
     points: dict = field(default_factory=dict)  # sampler, n, seed of its evaluation
     formats: dict = field(default_factory=dict)  # name -> distribution and version, of the fields it learned from
     metrics: dict = field(default_factory=dict)
@@ -49,20 +49,6 @@ class Card:
     @property
     def domain(self) -> Domain:
         return domain_from_config(self.model["domain"])
-
-
-def construct(name: str, domain: Domain, in_channels: int, classes: int, options: Mapping) -> nn.Module:
-    """Build a net: a name of `inrbridge.models`, or "package.module:Class" called with the same arguments."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        return build_model(name, domain, in_channels, classes, **options)
-    try:
-        maker = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'Got the model "{name}", expected a class "package.module:Class" that can be imported: {error}.'
-        ) from error
-    return maker(domain, in_channels, classes, **options)
 
 
 def save_model(folder: str | Path, model: nn.Module, card: Card) -> None:
@@ -122,7 +108,7 @@ def load_model(folder: str | Path, *, model: nn.Module | None = None, trusted: S
                 f'load_model(..., trusted=["{module}"]), or --trust {module} on the command line, if you trust that package.'
             )
         spec = card.model
-        model = construct(spec["name"], card.domain, spec["in_channels"], spec["classes"], spec["options"])
+        model = build_model(spec["name"], card.domain, spec["in_channels"], spec["classes"], **spec["options"])
     load_tensors_into(model, Path(folder) / "model.safetensors")
     model.card = card
     return model.eval()

@@ -71,5 +71,8 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
 
 
 def _prepared(item, format: str | None, card: Card) -> Field:
+    """Open a file and align the field as the fields of the training set were."""
     field = open_field(item, format) if isinstance(item, str | Path) else item
-    return align(field, card.domain, card.channels)
+    own = getattr(field, "format", None)
+    cut = {name: card.view[name][own] for name in ("axes", "at") if own in card.view.get(name, {})}
+    return align(field, card.domain, card.channels, ranges=card.view.get("ranges"), **cut)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from inrbridge.data import FieldDataset
+from inrbridge.data import FieldDataset, Store
 from inrbridge.domains import domain_from_config
 from inrbridge.errors import ConfigError
 from inrbridge.training.checkpoint import steps_of
@@ -63,20 +63,23 @@ def _leaves(values: dict, prefix: str = ""):
 def datasets_of(config: TrainConfig, dataset, eval_dataset) -> tuple:
     """Return (training set, evaluation set or None): those given, else those of the store that [data] names."""
     data = config.data
-    if dataset is None and not data.store:
+    if dataset is not None:
+        return dataset, eval_dataset
+    if not data.store:
         raise ConfigError(
             'Got no data, expected the folder of a store in "data.store"; write one: inrbridge fit, or inrbridge pack'
         )
-    domain = domain_from_config(data.domain) if data.domain else None
-    if dataset is None:
-        dataset = FieldDataset(
-            data.store, split=data.train_split or None, formats=list(data.formats) or None,
-            domain=domain, channels=list(data.channels) or None,
+    store = Store(data.store)
+    dataset = FieldDataset(
+        store, split=data.train_split or None, formats=list(data.formats) or None,
+        domain=domain_from_config(data.domain) if data.domain else None, channels=list(data.channels) or None,
+        axes=data.axes, at=data.at,
+    )  # fmt: skip
+    if eval_dataset is None and data.eval_split:
+        # seen as the training set is: domain, channels, ranges and the order of the classes
+        eval_dataset = FieldDataset(
+            store, split=data.eval_split, formats=list(data.eval_formats) or None,
+            domain=dataset.domain, channels=dataset.channels,
+            ranges=dataset.ranges, axes=data.axes, at=data.at, class_names=dataset.class_names,
         )  # fmt: skip
-        if eval_dataset is None and data.eval_split:
-            # measured where it was learned: on the domain and channels of the training set
-            eval_dataset = FieldDataset(
-                data.store, split=data.eval_split, formats=list(data.eval_formats) or None,
-                domain=dataset.domain, channels=dataset.channels,
-            )  # fmt: skip
     return dataset, eval_dataset
