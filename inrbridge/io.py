@@ -27,7 +27,7 @@ from inrbridge.errors import (
     PluginWarning,
     UnknownFormat,
     did_you_mean,
-)  # fmt: skip
+)
 from inrbridge.field import Field, channel_names
 from inrbridge.formats import Format, Probe
 from inrbridge.known import KNOWN_PLUGINS, pip_line

@@ -196,7 +196,7 @@ def test_a_broken_builtin_breaks_nothing_else(site, monkeypatch):
     plugins.rescan()
     with pytest.warns(PluginWarning):
         assert names() == [GOOD]
-    with pytest.raises(PluginError, match="inrbridge.absent"):
+    with pytest.raises(PluginError, match=r"inrbridge\.absent"):
         get_format("grid")
 
 
