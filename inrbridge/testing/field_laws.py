@@ -1,0 +1,142 @@
+"""Floor 9: the laws about the values of a field."""
+
+from __future__ import annotations
+
+import pickle
+
+import torch
+
+from inrbridge.domains import Domain
+from inrbridge.field import Differentiable, Field, Stackable, channel_names
+from inrbridge.stacking import stack
+from inrbridge.testing.case import POINTS, Absent, Case, close, equal, require, values_at
+
+
+def is_a_field(case: Case) -> None:
+    """the file opens as a field: a callable with a domain, channels, and one name for each channel"""
+    try:
+        field = case.open()
+    except Exception as error:
+        require(False, f"`open` raised {type(error).__name__}: {error}; it must read {case.path.name}.")
+    require(isinstance(field, Field), f"`open` returned a {type(field).__name__}; give it `domain`, `channels` and `__call__`.")
+    require(
+        isinstance(field.domain, Domain), f"its domain is {field.domain!r}; make it an inrbridge domain such as Box.centered(2)."
+    )
+    count = isinstance(field.channels, int) and not isinstance(field.channels, bool) and field.channels > 0
+    require(count, f"its channels are {field.channels!r}; make it a whole number of at least 1.")
+    names = channel_names(field)
+    require(len(names) == field.channels, f"it names the channels {names}, and has {field.channels}; give one name a channel.")
+    assumed = getattr(field, "assumed", ())
+    texts = isinstance(assumed, tuple) and all(isinstance(text, str) for text in assumed)
+    require(texts, f"its `assumed` is {assumed!r}; make it a tuple of sentences.")
+
+
+def has_the_shape(case: Case) -> None:
+    """coords (*batch, d) give finite values (*batch, channels), for 0, 1 and 2 batch dimensions"""
+    field = case.field
+    for batch in ((), (5,), (2, 3)):
+        coords = case.points(*batch) if batch else case.points(1)[0]
+        values = values_at(field, coords)
+        expected = (*batch, field.channels)
+        found = tuple(values.shape)
+        require(
+            found == expected, f"coords {tuple(coords.shape)} gave values {found}, expected {expected}; keep all leading axes."
+        )
+        require(
+            bool(values.isfinite().all()), "its values are not finite on its own domain; make the domain smaller or mend them."
+        )
+
+
+def is_pointwise(case: Case) -> None:
+    """the value at a point depends on no other point of the call"""
+    field, coords = case.steady_field, case.points()
+    values = values_at(field, coords)
+    order = torch.arange(POINTS - 1, -1, -1)
+    advice = "no statistics over the points of a call (batch normalization belongs in eval mode)."
+    require(
+        close(values_at(field, coords[order]), values[order]), f"reversing the points does more than reverse the values; {advice}"
+    )
+    require(close(values_at(field, coords[:3]), values[:3]), f"fewer points change the values at the others; {advice}")
+
+
+def is_deterministic(case: Case) -> None:
+    """the same points give the same values, whatever the global seed and however often the file is opened"""
+    field, coords = case.field, case.points()
+    first = values_at(field, coords)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        require(torch.equal(values_at(field, coords), first), "a second call gave other values; leave dropout and noise out.")
+        require(
+            torch.equal(values_at(case.open(), coords), first),
+            "opening the file again gave another field; seed nothing at random.",
+        )
+
+
+def keeps_dtype_and_device(case: Case) -> None:
+    """values come in the dtype and on the device of the coordinates"""
+    field = case.field
+    for dtype in (torch.float32, torch.float64):
+        found = values_at(field, case.points(dtype=dtype)).dtype
+        require(found == dtype, f"coords in {dtype} gave values in {found}; compute and answer in the dtype of the coordinates.")
+    if torch.cuda.is_available() and isinstance(field, torch.nn.Module):
+        found = values_at(case.open().cuda(), case.points().cuda()).device.type
+        require(found == "cuda", f"coords on cuda gave values on {found}; create tensors on the device of the coordinates.")
+
+
+def has_finite_gradients(case: Case) -> None:
+    """gradients with respect to the coordinates are finite"""
+    field, coords = case.field, case.points().requires_grad_()
+    values = field(coords)
+    if not values.requires_grad:
+        raise Absent("its values carry no gradient with respect to the coordinates")
+    (gradient,) = torch.autograd.grad(values[:, 0].sum(), coords)
+    advice = "guard sqrt, norm and division where their argument is 0."
+    require(bool(gradient.isfinite().all()), f"gradients with respect to the coordinates are not finite; {advice}")
+    if isinstance(field, Differentiable):
+        own = field.gradient(coords.detach())[:, 0]
+        require(close(own, gradient), "its own `gradient` differs from that of autograd; correct it or leave it out.")
+
+
+def stacks_like_a_loop(case: Case) -> None:
+    """fields evaluated as one stack have the values they have one by one"""
+    fields = [case.steady_field, case.open(), *_variants(case)]
+    for coords in (case.points(), case.points(len(fields), POINTS)):
+        each = coords if coords.ndim == 3 else [coords] * len(fields)
+        truth = torch.stack([values_at(field, own) for field, own in zip(fields, each, strict=True)])
+        with torch.no_grad():
+            found = stack(fields)(coords)
+            require(close(found, truth), f"{len(fields)} fields stacked differ from each alone; correct `evaluate_stack`.")
+            evaluate = case.format.stack(fields)
+            if evaluate is not None:
+                require(close(evaluate(coords), truth), "`Format.stack` differs from the fields one by one; correct it.")
+
+
+def _variants(case: Case) -> list[Field]:
+    """Two fields of the same architecture with other weights, where the format builds any."""
+    field = case.field
+    if not isinstance(field, Stackable) or "build" not in case.format.abilities():
+        return []
+    built = []
+    for seed in (1, 2):
+        generator = torch.Generator().manual_seed(seed)
+        try:
+            built.append(case.format.build(field.domain, field.channels, generator=generator, **field.architecture))
+        except Exception:  # law `builds_anew` says what is wrong with it
+            return []
+    return built
+
+
+def survives_pickling(case: Case) -> None:
+    """a field that went through pickle, as to a worker process, has the same values"""
+    field = case.steady_field
+    try:
+        copy = pickle.loads(pickle.dumps(field))
+    except Exception as error:
+        require(False, f"it cannot be pickled ({type(error).__name__}: {error}); keep lambdas, open files and locks out of it.")
+    require(equal(copy, case.points(), field), "the unpickled field has other values; keep what it needs in its attributes.")
+
+
+FIELD_LAWS = (
+    is_a_field, has_the_shape, is_pointwise, is_deterministic, keeps_dtype_and_device, has_finite_gradients, stacks_like_a_loop,
+    survives_pickling,
+)  # fmt: skip

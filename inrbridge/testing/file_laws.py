@@ -1,0 +1,212 @@
+"""Floor 9: the laws about the files of a format: which it claims, and that it opens them safely."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from inrbridge import plugins
+from inrbridge.errors import CannotOpen, CannotSave
+from inrbridge.field import Stackable
+from inrbridge.formats import Format, Probe
+from inrbridge.testing.case import Absent, Case, close, equal, require, values_at
+
+_REBUILT_BYTES = 64 * 2**20  # a larger example is not written anew for the laws about damage and hidden code
+
+
+def recognizes_its_file(case: Case) -> None:
+    """it recognizes its own file"""
+    require(case.format.recognizes(Probe(case.path)) is True, f"`recognizes` did not return True for its own {case.path.name}.")
+
+
+def declines_other_files(case: Case) -> None:
+    """it declines junk, empty files, and the files of other formats"""
+    for path, what in _strangers(case):
+        try:
+            claims = case.format.recognizes(Probe(path))
+        except Exception as error:
+            require(False, f"`recognizes` raised {type(error).__name__}: {error} for {what}; it must return False.")
+        require(not claims, f"`recognizes` claims {what}; ask for metadata or tensor names that only this format writes.")
+
+
+def _strangers(case: Case) -> Iterator[tuple[Path, str]]:
+    folder = case.folder / "strangers"
+    folder.mkdir(exist_ok=True)
+    for suffix in dict.fromkeys((case.path.suffix, *case.format.suffixes, ".bin")):
+        empty, junk, text = (folder / f"{word}{suffix}" for word in ("empty", "junk", "text"))
+        empty.write_bytes(b"")
+        yield empty, f"an empty {suffix} file"
+        junk.write_bytes(np.random.default_rng(0).bytes(2000))
+        yield junk, f"a {suffix} file of random bytes"
+        text.write_text("a text that is no field\n" * 20)
+        yield text, f"a {suffix} file of plain text"
+    (folder / "hollow").mkdir(exist_ok=True)
+    yield folder / "hollow", "an empty folder"
+    yield folder, "a folder of other files"
+    unrelated = {"embedding.table": torch.zeros(3, 2), "counts": torch.zeros(4)}
+    save_file(unrelated, folder / "unrelated.safetensors")
+    yield folder / "unrelated.safetensors", "a safetensors file of unrelated tensors"
+    torch.save(unrelated, folder / "unrelated.pt")
+    yield folder / "unrelated.pt", "a torch file of unrelated tensors"
+    for other in _other_formats(case.format):
+        place = folder / other.name
+        place.mkdir(exist_ok=True)
+        try:
+            path = other.example(place)
+        except Exception:  # that format's own laws say what is wrong with it
+            continue
+        yield path, f"a file of format {other.name}"
+
+
+def _other_formats(format: Format) -> list[Format]:
+    registry = plugins.registry()
+    registry.load_all()
+    names = [name for record in registry.records for name in record.formats]
+    return [registry.loaded(name) for name in sorted(names) if name != format.name]
+
+
+def refuses_hidden_code(case: Case) -> None:
+    """it runs no code that a file hides in a pickle"""
+    folder = case.folder / "traps"
+    folder.mkdir(exist_ok=True)
+    mark = folder / "executed"
+    for path, what in _traps(case, folder):
+        for look in (lambda path=path: case.format.recognizes(Probe(path)), lambda path=path: case.open(path)):
+            with contextlib.suppress(Exception):  # refusing is right, in whatever words; law `reports_damage` judges the words
+                look()
+        ran = mark.exists()
+        mark.unlink(missing_ok=True)
+        advice = "read with torch.load(weights_only=True), numpy.load(allow_pickle=False), or inrbridge.read_tensors."
+        require(not ran, f"opening {what} executed the code in it; {advice}")
+
+
+class _Trap:
+    """Pickles as a call that creates a file."""
+
+    def __init__(self, mark: Path):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+def _traps(case: Case, folder: Path) -> Iterator[tuple[Path, str]]:
+    trap, suffix = _Trap(folder / "executed"), case.path.suffix
+    probe = Probe(case.path)
+    shapes = probe.tensors if sum(8 * int(np.prod(shape)) for shape in probe.tensors.values()) < _REBUILT_BYTES else {}
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for is_zip in (True, False):
+        path = folder / f"torch{is_zip:d}{suffix}"
+        torch.save({**state, "extra": trap}, path, _use_new_zipfile_serialization=is_zip)
+        yield path, f"a {'torch' if is_zip else 'legacy torch'} file that holds an object"
+    path = folder / f"pickle{suffix}"
+    path.write_bytes(pickle.dumps({**{name: np.zeros(shape) for name, shape in shapes.items()}, "extra": trap}))
+    yield path, "a pickle"
+    # written through open files, for numpy would add a suffix of its own
+    array = np.array([trap], dtype=object)
+    with (folder / f"array{suffix}").open("wb") as file:
+        np.save(file, array, allow_pickle=True)
+    yield folder / f"array{suffix}", "an npy file of objects"
+    with (folder / f"arrays{suffix}").open("wb") as file:
+        np.savez(file, **{name.replace("/", "_"): array for name in (*shapes, "data")})
+    yield folder / f"arrays{suffix}", "an npz file of objects"
+
+
+def reports_damage(case: Case) -> None:
+    """a damaged file raises CannotOpen"""
+    case.field  # noqa: B018  a format that does not open its own file is judged elsewhere
+    if case.path.is_dir():
+        raise Absent("its files are folders, which the kit does not damage")
+    for path, what in _damaged(case):
+        if Probe(path).damage:  # the host sees it and never asks the format
+            continue
+        try:
+            case.open(path)
+        except CannotOpen:
+            continue
+        except Exception as error:
+            require(False, f"{what} raised {type(error).__name__}: {error}; check first, and raise inrbridge.errors.CannotOpen.")
+        require(False, f"{what} opened as if it were whole; compare what is there with what is expected, and raise CannotOpen.")
+
+
+def _damaged(case: Case) -> Iterator[tuple[Path, str]]:
+    folder = case.folder / "damaged"
+    folder.mkdir(exist_ok=True)
+    content = case.path.read_bytes()
+    path = folder / f"short{case.path.suffix}"
+    path.write_bytes(content[: len(content) * 3 // 5])
+    yield path, "a file cut short"
+    probe = Probe(case.path)
+    if probe.magic == "safetensors" and probe.size < _REBUILT_BYTES and probe.tensors:
+        state = load_file(case.path)
+        with safe_open(case.path, "pt") as file:
+            metadata = file.metadata()
+        gone = max(state, key=lambda name: state[name].numel())
+        path = folder / f"incomplete{case.path.suffix}"
+        save_file({name: value for name, value in state.items() if name != gone}, path, metadata=metadata)
+        yield path, f'a file without its tensor "{gone}"'
+
+
+def saves_what_it_opens(case: Case) -> None:
+    """a field that is saved and opened again has the same values, domain and channels"""
+    field = case.steady_field
+    if not isinstance(field, Stackable) and type(case.format).save is Format.save:
+        raise Absent("its fields say no `architecture`, so that inrbridge's own container cannot hold them")
+    path = case.folder / f"saved{'.safetensors' if type(case.format).save is Format.save else case.path.suffix}"
+    try:
+        case.format.save(field, path)
+    except CannotSave as error:
+        raise Absent(f"it does not save: {error}") from error
+    try:
+        again = case.format.open(path)
+    except Exception as error:
+        require(False, f"what it saved does not open ({type(error).__name__}: {error}); read it with inrbridge.read_native.")
+    require(again.domain == field.domain, f"it was saved on {field.domain} and opened on {again.domain}; store the domain.")
+    require(again.channels == field.channels, f"it was saved with {field.channels} channels and opened with {again.channels}.")
+    require(
+        equal(again, case.points(), field), "a saved field opens with other values; keep all that evaluation needs in its state."
+    )
+
+
+def builds_anew(case: Case) -> None:
+    """`build` with the field's `architecture` gives the same shape of field, drawn from the generator alone"""
+    if "build" not in case.format.abilities():
+        raise Absent("it builds no fresh fields")
+    field = case.field
+    architecture = dict(field.architecture) if isinstance(field, Stackable) else {}
+    try:
+        kept = json.loads(json.dumps(architecture))
+    except TypeError as error:
+        require(False, f"its `architecture` is no JSON ({error}); use numbers, texts and lists.")
+    before = torch.random.get_rng_state()
+    try:
+        first, second = (
+            case.format.build(field.domain, field.channels, generator=torch.Generator().manual_seed(3), **kept) for _ in range(2)
+        )
+    except Exception as error:
+        require(
+            False, f"`build` with its `architecture` raised {type(error).__name__}: {error}; take each key as a named option."
+        )
+    require(
+        torch.equal(before, torch.random.get_rng_state()), "`build` draws from the global generator; use the one it is given."
+    )
+    require((first.domain, first.channels) == (field.domain, field.channels), "`build` changed the domain or the channels.")
+    a, b = values_at(first, case.points()), values_at(second, case.points())
+    require(close(a, b), "`build` with equally seeded generators gave different fields; draw from the generator alone.")
+    if isinstance(field, Stackable):
+        shapes = [{name: tuple(value.shape) for name, value in f.state_dict().items()} for f in (first, field)]
+        require(
+            shapes[0] == shapes[1],
+            "`build` with its `architecture` has other tensors than the opened field; correct `architecture`.",
+        )
+
+
+FILE_LAWS = (recognizes_its_file, declines_other_files, refuses_hidden_code, reports_damage, saves_what_it_opens, builds_anew)
