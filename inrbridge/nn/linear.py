@@ -73,7 +73,7 @@ class Linear(nn.Module):
         if not self.normalized:
             return self.weight
         total = self.weight.sum(1, keepdim=True)
-        floor = SMALLEST_SUM * self.weight.detach().abs().sum(1, keepdim=True).clamp(min=torch.finfo(total.dtype).tiny)
+        floor = SMALLEST_SUM * self.weight.detach().abs().sum(1, keepdim=True).clamp(min=SMALLEST_SUM)
         sign = torch.where(total < 0, -1.0, 1.0).to(total)
         return self.weight / torch.where(total.abs() < floor, sign * floor, total)
 

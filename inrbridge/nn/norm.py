@@ -109,7 +109,7 @@ class GroupNorm(nn.Module):
         super().__init__()
         if groups < 1 or channels % groups:
             raise ConfigError(
-                f"Got {channels} channels in {groups} groups, expected groups of equal size; let groups divide channels."
+                f"Got {channels} channels in {groups} groups, expected a number of groups that divides the channels."
             )
         self.groups, self.channels, self.eps, self.affine = groups, channels, eps, affine
         _register_affine(self, channels, affine, affine)

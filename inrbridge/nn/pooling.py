@@ -151,18 +151,18 @@ class MaxPool(_WindowPool):
         window, stride, and shift, padding, cell in `place`: as above.
         correction: False gives the plain maximum, which grows with the density of the points.
         constant: matches a discrete layer: (n - 1) / (n + 1) for a kernel of n cells, as 3/5 for 2x2.
-        kernel_size: of the discrete layer to match, instead of the constant: then also windows that the edge cuts off, which
-            hold fewer cells, return on a grid just the maximum. `from_kernel` sets it.
+        matches: kernel size of the discrete layer to match, instead of the constant: on a grid, windows that the edge cuts
+            off and that hold fewer cells then return just the maximum, too. `from_kernel` sets it.
     """
 
     def __init__(self, window: Lengths, stride: int = 1, *, correction: bool = True, constant: float = 1.0,
-                 kernel_size: int | tuple[int, ...] | None = None, **place):  # fmt: skip
+                 matches: int | tuple[int, ...] | None = None, **place):  # fmt: skip
         super().__init__(window, stride, **place)
-        self.correction, self.constant, self.kernel_size = correction, constant, kernel_size
+        self.correction, self.constant, self.matches = correction, constant, matches
 
     @classmethod
     def _discrete_options(cls, kernel_size):
-        return {"kernel_size": kernel_size}
+        return {"matches": kernel_size}
 
     def forward(self, sampled: Sampled) -> Sampled:
         source = sampled.discretization
@@ -183,8 +183,8 @@ class MaxPool(_WindowPool):
         n = geometry.count.double()
         factor = (n + 1) / (n - 1)
         matched = torch.full_like(n, self.constant)
-        if self.kernel_size is not None:
-            n_cells = geometry.share.double() * math.prod(per_axis(self.kernel_size, dim, "kernel_size"))
+        if self.matches is not None:
+            n_cells = geometry.share.double() * math.prod(per_axis(self.matches, dim, "kernel size"))
             matched = (n_cells - 1) / (n_cells + 1)
             factor = torch.where(n_cells > 1 + 1e-9, factor, 1.0)  # a kernel of one cell is no maximum
             matched = torch.where(n_cells > 1 + 1e-9, matched, 1.0)

@@ -175,7 +175,7 @@ def _images(points: np.ndarray, source: Discretization, low: np.ndarray, high: n
             continue
         if high[axis] - low[axis] > period * (1 + 1e-6):
             raise ConfigError(
-                f"Got a window wider than the period {period:.4g} of axis {axis}, expected at most that; use a narrower one."
+                f"Got a window wider than the period {period:.4g} of axis {axis}, expected at most that; narrow it."
             )
         parts, owners = [points], [origin]
         for move in (-period, period):
