@@ -201,7 +201,7 @@ def _nobody(probe: Probe) -> InrBridgeError:
     records = registry().records
     loaded = sorted(name for record in records for name in record.formats)
     hints = [
-        f"This looks like a {known.summary}; install its reader: {pip_line(name)}"
+        f"This looks like {'an' if known.summary[0] in 'aeiou' else 'a'} {known.summary}; install its reader: {pip_line(name)}"
         for name, known in KNOWN_PLUGINS.items()
         if name not in loaded and not any(record.name == name for record in records) and known.matches(probe)
     ]
