@@ -1,0 +1,62 @@
+"""Apply a trained model to field files of any format.
+
+A file that cannot be opened is reported and the others go on; the exit code is then 1.
+
+examples:
+  inrbridge predict runs/digits a.safetensors b.pth
+  inrbridge predict runs/digits fields/* -o predictions --json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from inrbridge.cli.tables import print_table
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a trained model")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="files or folders of fields")
+    parser.add_argument("-o", "--out", metavar="DIR", help="write predictions.json into this folder")
+    parser.add_argument("--format", metavar="NAME", help="open the files with this format")
+    parser.add_argument("--sampler", metavar="NAME", help="where to evaluate the fields")
+    parser.add_argument("--n", metavar="N", type=int, help="number of points")
+    parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")
+    parser.add_argument("--batch-size", metavar="B", type=int, default=64, help="fields at once")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--trust", metavar="MODULE", action="append", default=[], help="a module that may bring the class of the model"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with all probabilities")
+
+
+def run(args) -> int:
+    from inrbridge.training import load_model, predict
+
+    answers = predict(
+        load_model(args.run, trusted=args.trust), args.files, format=args.format, sampler=args.sampler, n=args.n, seed=args.seed,
+        batch_size=args.batch_size, device=args.device, keep_going=True,
+    )  # fmt: skip
+    failed = [answer for answer in answers if "error" in answer]
+    for answer in failed:
+        print(f"inrbridge predict: {answer['error']}", file=sys.stderr)
+    text = json.dumps(answers, indent=2)
+    if args.out:
+        folder = Path(args.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
+        print(f"wrote {folder / 'predictions.json'}", file=sys.stderr)
+    if args.json:
+        print(text)
+    else:
+        show([answer for answer in answers if "error" not in answer])
+    return int(bool(failed))
+
+
+def show(answers: list[dict]) -> None:
+    """Print one line for each file."""
+    if any("label" in answer for answer in answers):
+        rows = [[answer["path"], answer["label"], f"{answer['probabilities'][answer['label']]:.3f}"] for answer in answers]
+        print_table(["file", "label", "probability"], rows)
+    elif answers:
+        print_table(["file", "value"], [[answer["path"], answer["value"]] for answer in answers])

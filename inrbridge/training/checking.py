@@ -1,0 +1,42 @@
+"""Floor 8: look at a configuration as a run would, without running: names, data, model."""
+
+from __future__ import annotations
+
+from inrbridge.models import build_model
+from inrbridge.sampling import get_sampler
+from inrbridge.training.augmenting import check_augment
+from inrbridge.training.config import TrainConfig
+from inrbridge.training.distributed import choose_device
+from inrbridge.training.run_folder import datasets_of
+from inrbridge.training.seeding import generator
+from inrbridge.training.tasks import get_task
+
+
+def check_config(config: TrainConfig) -> dict:
+    """Return what a run of this configuration would work on.
+
+    Raises:
+        InrBridgeError: what the run itself would raise before its first step.
+    """
+    for name in (*config.points.samplers, config.points.eval_sampler):
+        get_sampler(name)
+    device = choose_device(config.run.device)
+    train_set, eval_set = datasets_of(config, None, None)
+    check_augment(config.augment, train_set.domain)
+    outputs = get_task(config.task).outputs(train_set)
+    model = build_model(
+        config.model.name, train_set.domain, len(train_set.channels), outputs, generator=generator(config.run.seed, "weights"),
+        **config.model.options,
+    )  # fmt: skip
+    per_epoch = max(1, len(train_set) // config.data.batch_size)
+    return {
+        "task": f"{config.task}, {outputs} outputs",
+        "domain": str(train_set.domain),
+        "channels": ", ".join(train_set.channels),
+        "training fields": len(train_set),
+        "evaluation fields": 0 if eval_set is None else len(eval_set),
+        "formats": ", ".join(sorted(set(train_set.formats))),
+        "model": f"{config.model.name}, {sum(p.numel() for p in model.parameters()):,} parameters",
+        "steps": config.optimizer.steps or config.optimizer.epochs * per_epoch,
+        "device": str(device),
+    }
