@@ -99,25 +99,27 @@ class _Trap:
 
 
 def _traps(case: Case, folder: Path) -> Iterator[tuple[Path, str]]:
-    trap, suffix = _Trap(folder / "executed"), case.path.suffix
-    probe = Probe(case.path)
+    """Files that hold the names of the format's own tensors and a trap, under its suffix and under that of the container."""
+    trap, probe = _Trap(folder / "executed"), Probe(case.path)
     shapes = probe.tensors if sum(8 * int(np.prod(shape)) for shape in probe.tensors.values()) < _REBUILT_BYTES else {}
     state = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    for is_zip in (True, False):
-        path = folder / f"torch{is_zip:d}{suffix}"
-        torch.save({**state, "extra": trap}, path, _use_new_zipfile_serialization=is_zip)
-        yield path, f"a {'torch' if is_zip else 'legacy torch'} file that holds an object"
-    path = folder / f"pickle{suffix}"
-    path.write_bytes(pickle.dumps({**{name: np.zeros(shape) for name, shape in shapes.items()}, "extra": trap}))
-    yield path, "a pickle"
-    # written through open files, for numpy would add a suffix of its own
-    array = np.array([trap], dtype=object)
-    with (folder / f"array{suffix}").open("wb") as file:
-        np.save(file, array, allow_pickle=True)
-    yield folder / f"array{suffix}", "an npy file of objects"
-    with (folder / f"arrays{suffix}").open("wb") as file:
-        np.savez(file, **{name.replace("/", "_"): array for name in (*shapes, "data")})
-    yield folder / f"arrays{suffix}", "an npz file of objects"
+    arrays = {name.replace("/", "_"): np.array([trap], dtype=object) for name in (*shapes, "data")}
+    writers = {
+        ".pt": ("a torch file", lambda file: torch.save({**state, "extra": trap}, file)),
+        ".pth": (
+            "an old torch file",
+            lambda file: torch.save({**state, "extra": trap}, file, _use_new_zipfile_serialization=False),
+        ),
+        ".pkl": ("a pickle", lambda file: pickle.dump({**state, "extra": trap}, file)),
+        ".npy": ("an npy file", lambda file: np.save(file, arrays["data"], allow_pickle=True)),
+        ".npz": ("an npz file", lambda file: np.savez(file, **arrays)),
+    }
+    for native, (what, write) in writers.items():
+        for suffix in dict.fromkeys((case.path.suffix, native)):
+            path = folder / f"trap{native[1:]}{suffix}"
+            with path.open("wb") as file:
+                write(file)
+            yield path, f"{what} that holds an object"
 
 
 def reports_damage(case: Case) -> None:
