@@ -7,6 +7,7 @@ from inrbridge.sampling import get_sampler
 from inrbridge.training.augmenting import check_augment
 from inrbridge.training.config import TrainConfig
 from inrbridge.training.distributed import choose_device
+from inrbridge.training.evaluating import check_measurable
 from inrbridge.training.run_folder import datasets_of
 from inrbridge.training.seeding import generator
 from inrbridge.training.tasks import get_task
@@ -23,7 +24,10 @@ def check_config(config: TrainConfig) -> dict:
     device = choose_device(config.run.device)
     train_set, eval_set = datasets_of(config, None, None)
     check_augment(config.augment, train_set.domain)
-    outputs = get_task(config.task).outputs(train_set)
+    task = get_task(config.task)
+    outputs = task.outputs(train_set)
+    if eval_set is not None:
+        check_measurable(eval_set, task, train_set.class_names)
     model = build_model(
         config.model.name, train_set.domain, len(train_set.channels), outputs, generator=generator(config.run.seed, "weights"),
         **config.model.options,

@@ -26,13 +26,15 @@ DEFAULT_POINTS = {"sampler": "lattice", "n": 1024, "seed": 0}
 
 def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None, formats: Sequence[str] | None = None,
              sampler: str | None = None, n: int | None = None, seed: int | None = None, batch_size: int = 64,
-             device: str = "auto", task: str | None = None) -> dict:  # fmt: skip
+             device: str | None = None, task: str | None = None) -> dict:  # fmt: skip
     """Measure a model.
 
     Args:
         model: a net, or the folder of a trained one.
         dataset: a FieldDataset, or the path of a store; `split` and `formats` choose from a store.
         sampler, n, seed: points of the evaluation; None: those recorded with the model, else 1024 lattice points of seed 0.
+
+        device: None: where the net is; for a folder, a GPU where there is one.
 
     Returns:
         accuracy, accuracy_by_format, confusion (rows: true class), loss, fields, classes, and sampler, n, seed, seconds;
@@ -41,12 +43,12 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
     Raises:
         StoreError: no fields, labels missing, or classes that the model does not know.
     """
-    model = load_model(model) if isinstance(model, str | Path) else model
+    model, device = net_on(model, device)
     card: Card | None = getattr(model, "card", None)
     with processes(device) as world:
         dataset = open_dataset(dataset, card, split, formats)
         task_ = get_task(task or (card.task if card else "classification"))
-        points = {**DEFAULT_POINTS, **(card.points if card else {}), **given(sampler=sampler, n=n, seed=seed)}
+        points = {**DEFAULT_POINTS, **(card.points if card else {}), **without_none(sampler=sampler, n=n, seed=seed)}
         discretization = evaluation_points(dataset.domain, **points, device=world.device)
         was_training = model.training
         model.to(world.device).eval()
@@ -56,6 +58,14 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
     classes = list(card.class_names if card else dataset.class_names)
     facts = {**points, "n": len(discretization), "seconds": time.perf_counter() - started}
     return {**result, **({"classes": classes} if task_.name == "classification" else {}), **facts}
+
+
+def net_on(model: nn.Module | str | Path, device: str | None) -> tuple[nn.Module, str]:
+    """Return the net, loaded where a folder is given, and the name of the device to use it on."""
+    if isinstance(model, str | Path):
+        return load_model(model), device or "auto"
+    first = next(model.parameters(), None)
+    return model, device or ("cpu" if first is None else str(first.device))
 
 
 def open_dataset(dataset, card: Card | None, split: str | None, formats: Sequence[str] | None):
@@ -77,12 +87,8 @@ def measure(model: nn.Module, dataset, task: Task, discretization: Discretizatio
     Args:
         class_names: the classes in the net's order; the dataset's own labels are translated to it by name.
     """
-    if len(dataset) == 0:
-        raise StoreError("Got a dataset without fields, expected at least one; choose another split or other formats.")
-    outputs = task.outputs(dataset)
-    translation = None
-    if class_names and task.name == "classification":
-        translation, outputs = _translation(dataset.class_names, class_names), len(class_names)
+    translation = check_measurable(dataset, task, class_names)
+    outputs = len(class_names) if class_names and task.name == "classification" else task.outputs(dataset)
     names = sorted(set(dataset.formats))
     number = {name: i for i, name in enumerate(names)}
     tally = task.tally(outputs, names)
@@ -100,7 +106,15 @@ def measure(model: nn.Module, dataset, task: Task, discretization: Discretizatio
     return tally.result()
 
 
-def given(**options) -> dict:
+def check_measurable(dataset, task: Task, class_names: Sequence[str] | None) -> Tensor | None:
+    """Refuse a dataset without fields, labels or known classes; return the model's number of each class, None: the same."""
+    if len(dataset) == 0:
+        raise StoreError("Got a dataset without fields, expected at least one; choose another split or other formats.")
+    task.outputs(dataset)
+    return _translation(dataset.class_names, class_names) if class_names and task.name == "classification" else None
+
+
+def without_none(**options) -> dict:
     """Return the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from inrbridge.errors import NotFinite, StoreError
+from inrbridge.errors import ConfigError, NotFinite, StoreError
 from inrbridge.models import build_model
 from inrbridge.nn import use_generator
 from inrbridge.nn.sampled import Sampled
@@ -24,7 +24,7 @@ from inrbridge.training.augmenting import augmented, check_augment
 from inrbridge.training.checkpoint import load_step, save_step
 from inrbridge.training.config import RunConfig, TrainConfig, load_config
 from inrbridge.training.distributed import World, processes
-from inrbridge.training.evaluating import measure
+from inrbridge.training.evaluating import check_measurable, measure
 from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
 from inrbridge.training.points import PointSource, SampleCache, evaluation_points
@@ -93,6 +93,8 @@ class _Run:
         seed, device = config.run.seed, world.device
         self.task = get_task(config.task, config.optimizer.label_smoothing)
         self.class_names = list(train_set.class_names)
+        if eval_set is not None:
+            check_measurable(eval_set, self.task, self.class_names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
             self.model = build_model(
@@ -242,7 +244,11 @@ class _Run:
         if self.world.is_main:
             self.window += torch.tensor(state["window"], dtype=torch.float64, device=self.world.device)
         self.loss = float("nan") if state["loss"] is None else state["loss"]
-        return min(state["step"], self.total)
+        if state["step"] > self.total:
+            raise ConfigError(
+                f"Got a run of {self.total} steps to resume, but {path} is beyond it; raise optimizer.steps or optimizer.epochs."
+            )
+        return state["step"]
 
     def _trackers(self, folder: Path, done: int, more: Sequence[Tracker]) -> list[Tracker]:
         kept: list[Tracker] = [JsonLines(folder / "metrics.jsonl", after=done)]
@@ -259,7 +265,7 @@ class _Run:
             view={"ranges": _plain(self.train_set.ranges), "axes": self.config.data.axes, "at": self.config.data.at},
             points=self.eval_points,
             formats=self.formats,
-            metrics=metrics,
+            metrics={name: value for name, value in metrics.items() if name != "confusion"},
             training=self.config.to_dict(),
             command=command,
             steps=self.total,

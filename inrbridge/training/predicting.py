@@ -13,39 +13,40 @@ from inrbridge.errors import ConfigError, InrBridgeError
 from inrbridge.field import Field
 from inrbridge.io import open_field
 from inrbridge.nn.sampled import Sampled
-from inrbridge.stacking import stack
+from inrbridge.stacking import FieldStack, stack
 from inrbridge.training.distributed import choose_device
-from inrbridge.training.evaluating import DEFAULT_POINTS, given
-from inrbridge.training.model_folder import Card, load_model
+from inrbridge.training.evaluating import DEFAULT_POINTS, net_on, without_none
+from inrbridge.training.model_folder import Card
 from inrbridge.training.points import evaluation_points
 from inrbridge.training.tasks import get_task
 
 
 def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable, *, format: str | None = None,
             sampler: str | None = None, n: int | None = None, seed: int | None = None, batch_size: int = 64,
-            device: str = "auto", keep_going: bool = False) -> list[dict]:  # fmt: skip
+            device: str | None = None, keep_going: bool = False) -> list[dict]:  # fmt: skip
     """Apply a model that `load_model` or `train` gave, or its folder.
 
     Args:
         fields: fields, paths, or a mixture; each is brought to the model's domain and channels.
         format: of the files; None asks the installed formats.
-        sampler, n, seed: points, as in `evaluate`.
+        sampler, n, seed, device: as in `evaluate`.
         keep_going: give {"path", "error"} for what cannot be opened or aligned, instead of raising.
 
     Returns:
         One dict per field, in order: path (None for a field in memory), and label and probabilities {class: share}, or, for a
         regression, value.
     """
-    model = load_model(model) if isinstance(model, str | Path) else model
+    model, device = net_on(model, device)
     card: Card | None = getattr(model, "card", None)
     if card is None:
         raise ConfigError(
             "Got a net without a card, expected the folder of a trained model, or what load_model(folder) gives; "
             "a net of your own is called directly: net(fields, discretization)."
         )
-    items = [fields] if isinstance(fields, str | Path) or callable(fields) else list(fields)
+    is_one = isinstance(fields, str | Path) or (callable(fields) and not isinstance(fields, FieldStack))
+    items = [fields] if is_one else list(fields)
     place = choose_device(device)
-    points = {**DEFAULT_POINTS, **card.points, **given(sampler=sampler, n=n, seed=seed)}
+    points = {**DEFAULT_POINTS, **card.points, **without_none(sampler=sampler, n=n, seed=seed)}
     discretization = evaluation_points(card.domain, **points, device=place)
     answers: list[dict] = [{"path": str(item) if isinstance(item, str | Path) else None} for item in items]
     task = get_task(card.task)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fake_training import MemoryDataset, SmallNet, config, striped
 
+from inrbridge import stack
 from inrbridge.errors import CannotOpen, ConfigError, MissingFile, StoreError
 from inrbridge.training import evaluate, load_model, predict, train
 
@@ -69,6 +70,9 @@ def test_predict_takes_fields_and_files_and_keeps_going(model, tmp_path):
     answers = predict(model, fields, keep_going=True)
     assert answers[0]["label"] == "across" and "absent" in answers[1]["error"]
     assert predict(model, []) == []
+    both = MemoryDataset(2).fields
+    single, stacked = predict(model, both, batch_size=1), predict(model, stack(both))
+    assert [answer["label"] for answer in single] == [answer["label"] for answer in stacked] == ["across", "down"]
     with pytest.raises(ConfigError, match="card"):
         predict(SmallNet(MemoryDataset.domain, 1, 2), fields)
 

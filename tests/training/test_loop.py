@@ -56,8 +56,9 @@ def test_training_learns_and_leaves_a_whole_model_folder(tmp_path):
         {},
         {"model": {"options": {"dropout": 0.3}}, "augment": {"noise": 0.2, "shift": 0.1, "flip": [0]}},
         {"points": {"pool": 2, "n": [32, 64]}, "optimizer": {"name": "sgd"}, "run": {"log_every": 4}},
+        {"model": {"name": "convnet", "options": {"widths": [6, 6], "strides": [1, 2], "resolution": 8, "dropout": 0.2}}},
     ],
-    ids=["plain", "dropout and augmentation", "pool and momentum"],
+    ids=["plain", "dropout and augmentation", "pool and momentum", "convolutions and batch norm"],
 )
 def test_six_steps_equal_three_and_three_resumed_bit_for_bit(tmp_path, sections):
     whole = train(config(tmp_path / "whole", **sections), MemoryDataset(20))
@@ -110,6 +111,8 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tmp_path):
     assert longer.steps == 7 and len(read_metrics(tmp_path)) == 7
     again = train(config(tmp_path, optimizer={"steps": 7}), MemoryDataset(), resume=True)  # nothing left to do
     assert again.is_finished and again.metrics == {}
+    with pytest.raises(ConfigError, match=r"optimizer\.steps"):
+        train(config(tmp_path, optimizer={"steps": 3}), MemoryDataset(), resume=True)
 
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
@@ -129,6 +132,10 @@ def test_data_that_cannot_be_learned_from(tmp_path):
     unlabelled.labels[3] = -1
     with pytest.raises(StoreError, match="1 of 24 items without a label"):
         train(config(tmp_path / "a"), unlabelled)
+    with pytest.raises(StoreError, match="1 of 24 items without a label"):  # before the first step, not after the first epoch
+        train(config(tmp_path / "a"), MemoryDataset(), eval_dataset=unlabelled)
+    with pytest.raises(StoreError, match="diagonal"):
+        train(config(tmp_path / "a"), MemoryDataset(), eval_dataset=MemoryDataset(4, class_names=("across", "diagonal")))
     with pytest.raises(StoreError, match="without fields"):
         train(config(tmp_path / "b"), MemoryDataset(0))
     with pytest.raises(ConfigError, match=r"data\.store"):
