@@ -61,9 +61,8 @@ class BatchNorm(nn.Module):
         centred = values - mean
         variance = (weights @ centred**2).mean(0)
         if self.training and self.track_running_stats:
-            count = len(values) / (weights**2).sum()
-            _track(self, mean, variance * count / (count - 1), momentum)
-        return _affine(centred * torch.rsqrt(variance + self.eps), self.weight, self.bias).to(sampled.values.dtype)
+            _track(self, mean, variance * _correction(len(values) / (weights**2).sum()), momentum)
+        return _scale(centred, torch.rsqrt(variance + self.eps), self).to(sampled.values.dtype)
 
     def extra_repr(self):
         return f"{self.channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
@@ -86,17 +85,16 @@ class InstanceNorm(nn.Module):
     def forward(self, sampled: Sampled) -> Sampled:
         check_channels(sampled, self.channels, f"InstanceNorm({self.channels})")
         if self.track_running_stats and not self.training:
-            scaled = (sampled.values - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
-            return sampled.with_values(_affine(scaled, self.weight, self.bias))
+            values = _scale(sampled.values - self.running_mean, torch.rsqrt(self.running_var + self.eps), self)
+            return sampled.with_values(values)
         if len(sampled.discretization) < 2:
             raise ShapeMismatch("Got 1 point in InstanceNorm, expected at least 2: one value has no variance.")
-        scaled, mean, variance = _standardize(sampled, self.channels, self.eps)
+        values, mean, variance = _standardize(sampled, self.channels, self)
         if self.track_running_stats:
             momentum = _step(self)
             weights = promoted(sampled)[1]
-            count = 1 / (weights**2).sum()
-            _track(self, mean.mean(0), variance.mean(0) * count / (count - 1), momentum)
-        return sampled.with_values(_affine(scaled, self.weight, self.bias).to(sampled.values.dtype))
+            _track(self, mean.mean(0), variance.mean(0) * _correction(1 / (weights**2).sum()), momentum)
+        return sampled.with_values(values)
 
     def extra_repr(self):
         return f"{self.channels}, eps={self.eps}, affine={self.affine}, track_running_stats={self.track_running_stats}"
@@ -116,8 +114,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, sampled: Sampled) -> Sampled:
         check_channels(sampled, self.channels, f"GroupNorm({self.groups}, {self.channels})")
-        scaled = _standardize(sampled, self.groups, self.eps)[0]
-        return sampled.with_values(_affine(scaled, self.weight, self.bias).to(sampled.values.dtype))
+        return sampled.with_values(_standardize(sampled, self.groups, self)[0])
 
     def extra_repr(self):
         return f"{self.groups}, {self.channels}, eps={self.eps}, affine={self.affine}"
@@ -147,15 +144,14 @@ class LayerNorm(nn.Module):
         if self.over == "channels":
             values = nn.functional.layer_norm(sampled.values, (self.channels,), self.weight, self.bias, self.eps)
             return sampled.with_values(values)
-        scaled = _standardize(sampled, 1, self.eps)[0]
-        return sampled.with_values(_affine(scaled, self.weight, self.bias).to(sampled.values.dtype))
+        return sampled.with_values(_standardize(sampled, 1, self)[0])
 
     def extra_repr(self):
         return f"{self.channels}, over={self.over}, eps={self.eps}"
 
 
-def _standardize(sampled: Sampled, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values (b, n, c) of mean 0 and variance 1 in each field and group, and their mean and variance (b, groups)."""
+def _standardize(sampled: Sampled, groups: int, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by the integrals over each field and group: values (b, n, c), then means and variances (b, groups)."""
     values, weights = promoted(sampled)
     b, _, c = values.shape
     size = c // groups
@@ -169,13 +165,18 @@ def _standardize(sampled: Sampled, groups: int, eps: float) -> tuple[Tensor, Ten
     mean = integral(values)
     centred = values - spread(mean)
     variance = integral(centred**2)
-    return centred * spread(torch.rsqrt(variance + eps)), mean, variance
+    return _scale(centred, spread(torch.rsqrt(variance + layer.eps)), layer).to(sampled.values.dtype), mean, variance
 
 
-def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    if weight is not None:
-        values = values * weight
-    return values if bias is None else values + bias
+def _scale(centred: Tensor, scale: Tensor, layer: nn.Module) -> Tensor:
+    """Return centred * scale * weight + bias in one pass over the values; scale is small."""
+    scale = scale if layer.weight is None else scale * layer.weight
+    return centred * scale if layer.bias is None else torch.addcmul(layer.bias, centred, scale)
+
+
+def _correction(count: Tensor) -> Tensor:
+    """Return m / (m - 1) for m values, bounded where one value outweighs all others."""
+    return count / (count - 1).clamp(min=1)
 
 
 def _register_affine(layer: nn.Module, channels: int, weight: bool, bias: bool) -> None:

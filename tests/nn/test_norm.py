@@ -153,3 +153,13 @@ def test_errors_name_what_to_do(generator):
         LayerNorm(4, over="everything")
     with pytest.raises(ShapeMismatch, match="Got 4 channels in BatchNorm"):
         BatchNorm(3)(one)
+
+
+def test_one_point_that_outweighs_all_others_keeps_the_running_variance_finite(generator):
+    even = lattice(Box.unit(2), 8, dtype=torch.float64)
+    weights = torch.full((8,), 1e-12, dtype=torch.float64)
+    weights[0] = 1.0
+    x = Sampled(Discretization(even.points, weights, even.domain), torch.randn(1, 8, 2, generator=generator, dtype=torch.float64))
+    for layer in (BatchNorm(2).double(), InstanceNorm(2, track_running_stats=True).double()):
+        layer(x)
+        assert bool((layer.running_var >= 0).all()) and bool((layer.running_var <= 1).all())
