@@ -58,6 +58,11 @@ class FieldDataset:
         manifest = self.store.manifest
         self._axes, self._at = dict(axes or {}), dict(at or {})
         self.indices = self._select(split, formats, exclude_formats)
+        if not self.indices:
+            raise StoreError(
+                f"Got no field of {self.store} with split={split!r}, formats={formats!r}, exclude_formats={exclude_formats!r}, "
+                "expected at least one; choose another split or other formats, or add fields with fit or pack."
+            )
         self.items = [self.store.items[i] for i in self.indices]
         self.formats = [manifest.format_of(item) for item in self.items]
         used = list(dict.fromkeys(manifest.architecture_of(item) for item in self.items))
@@ -151,12 +156,10 @@ class FieldDataset:
         ]
 
     def _common(self, shared, everything: list[str], used: list[str]):
-        if not everything:
-            raise StoreError(f"{self.store.path} holds no fields, expected at least one; add some with fit or pack.")
         try:
             return shared(everything)
         except CannotAlign:
-            if not used or set(used) == set(everything):
+            if set(used) == set(everything):
                 raise
             return shared(used)
 

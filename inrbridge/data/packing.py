@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from inrbridge.data.manifest import Label
+from inrbridge.data.manifest import FILE, SHARD_NAME, Label
 from inrbridge.data.store import Store
 from inrbridge.data.writer import StoreWriter
 from inrbridge.errors import InrBridgeError, MissingFile, ShapeMismatch
@@ -49,7 +49,7 @@ def pack(
         MissingFile, CannotOpen, UnknownFormat: a file cannot be opened; those before it are in the store.
         StoreError: a name is taken, or the store is damaged.
     """
-    found = list(_files([paths] if isinstance(paths, str | Path) else paths, Path(out)))
+    found = list(_files([paths] if isinstance(paths, str | Path) else paths))
     if not found:
         raise MissingFile("Got no files to pack, expected at least one; check the folder's name.")
     columns = {
@@ -69,21 +69,24 @@ def pack(
         return writer.store()
 
 
-def _files(paths: Iterable[str | Path], out: Path) -> Iterable[tuple[Path, Path]]:
+def _files(paths: Iterable[str | Path]) -> Iterable[tuple[Path, Path]]:
     """Yield each file with the folder below which its name, label and split are read from its path."""
     given = [Path(path).absolute() for path in paths]
     files = [path for path in given if path.is_file()]
     above = Path(os.path.commonpath([path.parent for path in files])) if files else None
-    out = out.resolve()  # may lie in a folder that is packed
     for path in given:
         if path.is_file():
             yield path, above
         elif path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.is_file())
-            shown = (p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
-            yield from ((p, path) for p in shown if out not in p.resolve().parents)
+            inside = (p for p in sorted(path.rglob("*")) if p.is_file() and not _is_part_of_a_store(p))
+            yield from ((p, path) for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
         else:
             raise MissingFile(f"There is nothing at {path}, expected a file or folder to pack; check the path.")
+
+
+def _is_part_of_a_store(path: Path) -> bool:
+    """Say whether a file belongs to a store, such as the one being written, which may lie in a folder that is packed."""
+    return (path.name == FILE or SHARD_NAME.fullmatch(path.name) is not None) and (path.parent / FILE).exists()
 
 
 def _names(found: list[tuple[Path, Path]]) -> list[str]:
