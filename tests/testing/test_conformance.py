@@ -224,7 +224,3 @@ class TestRipple(FormatConformance):
     @pytest.mark.xfail(reason="no distribution brings this format")
     def test_is_discovered(self, case):
         super().test_is_discovered(case)
-
-    @pytest.mark.xfail(reason="the gain is an option of `open`, applied again when what was saved is opened")
-    def test_saves_what_it_opens(self, case):
-        super().test_saves_what_it_opens(case)
