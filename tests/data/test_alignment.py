@@ -48,11 +48,15 @@ def test_domains_of_one_kind_stretch(own, domain, generator):
     torch.testing.assert_close(field(x), own_low + (x - low) / (high - low) * (own_high - own_low), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "part",
-    [Ball((0.0, 0.0, 0.0), 1.0), Sphere(0.5), Region(Box.centered(3), lambda x: x[..., 0] > 0), Region(Ball((0, 0, 0), 1), lambda x: x[..., 0] > 0)],
-    ids=["ball", "sphere", "half a box", "half a ball"],
-)  # fmt: skip
+def is_right(x):
+    return x[..., 0] > 0
+
+
+BALL = Ball((0.0, 0.0, 0.0), 1.0)
+PARTS = {"ball": BALL, "sphere": Sphere(0.5), "half box": Region(Box.centered(3), is_right), "half ball": Region(BALL, is_right)}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_a_smaller_domain_inside_is_cut_out(part):
     field = align(identity(Box.centered(3)), part)
     assert field.domain is part

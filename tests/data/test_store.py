@@ -171,7 +171,7 @@ def test_many_states_at_once(tmp_path):
 
 def test_what_cannot_be_stored_is_refused(tmp_path):
     writer = StoreWriter(tmp_path)
-    with pytest.raises(CannotSave, match="inrbridge.fit"):
+    with pytest.raises(CannotSave, match=r"inrbridge\.fit"):
         writer.add(FunctionField(torch.sin, BOX, 2), name="a")
     with pytest.raises(CannotSave, match=r"field\.inner"):
         writer.add(rescale(grid(0), Box.unit(2)), name="a")
@@ -197,7 +197,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path):
 
 
 def test_a_store_that_is_not_there(tmp_path):
-    with pytest.raises(MissingFile, match="inrbridge.pack"):
+    with pytest.raises(MissingFile, match=r"inrbridge\.pack"):
         Store(tmp_path)
     assert len(StoreWriter(tmp_path / "new").store()) == 0
 
@@ -320,5 +320,5 @@ def test_class_names_are_kept(tmp_path):
 
 
 def test_a_manifest_survives_its_text(folder):
-    manifest, text = Manifest.read(folder)
+    _, text = Manifest.read(folder)
     assert Manifest.from_text(text, "here").to_text() == text
