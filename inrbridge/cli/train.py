@@ -14,9 +14,7 @@ from inrbridge.cli.tables import print_facts
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument(
-        "config", metavar="CONFIG", nargs="?", help="TOML file, see: inrbridge config init"
-    )
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file, see: inrbridge config init")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, e.g. points.n=256")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in run.out, if there is one")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -33,6 +31,7 @@ def run(args) -> None:
     if args.json:
         print(json.dumps({**facts, "metrics": summary.metrics}, indent=2))
         return
+    facts["training loss"] = f"{facts.pop('loss'):.4g}"
     print_facts([*facts.items(), *figures(summary.metrics)])
     print(f"\nnext: inrbridge eval {shlex.quote(str(summary.folder))}")
 

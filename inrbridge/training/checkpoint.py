@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,12 +76,20 @@ def load_tensors_into(model: nn.Module, path: Path) -> None:
     Raises:
         CannotOpen: the file is missing, damaged, or holds other tensors than the model.
     """
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CannotOpen(f"{path} cannot be read ({error}), expected the weights of a model; copy or train it again.") from error
+    compare_tensors(model, path)
+    with _readable(path):
+        model.load_state_dict(load_file(path))
+
+
+def compare_tensors(model: nn.Module, path: Path) -> None:
+    """Compare a model, which may be on the meta device, with the header of a safetensors file.
+
+    Raises:
+        CannotOpen: the file is missing, damaged, or holds other tensors than the model.
+    """
+    with _readable(path), safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
     if wanted != found:
         differing = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         shown = ", ".join(f"{name}: {found.get(name, 'absent')} for {wanted.get(name, 'nothing')}" for name in differing[:4])
@@ -89,7 +97,14 @@ def load_tensors_into(model: nn.Module, path: Path) -> None:
             f"{path} holds other tensors than the model {type(model).__name__} ({shown}), expected the same names and shapes; "
             "build the model with the options it was trained with."
         )
-    model.load_state_dict(state)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CannotOpen(f"{path} cannot be read ({error}), expected the weights of a model; copy or train it again.") from error
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ where the caller passes the class.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from inrbridge import __version__
@@ -23,7 +25,7 @@ from inrbridge.domains import Domain, domain_from_config
 from inrbridge.errors import CannotOpen, ConfigError, InrBridgeError, MissingFile
 from inrbridge.models import build_model
 from inrbridge.plugins import registry
-from inrbridge.training.checkpoint import load_tensors_into, save_tensors
+from inrbridge.training.checkpoint import compare_tensors, load_tensors_into, save_tensors
 
 API = 1  # of this folder; a reader refuses what is newer
 
@@ -99,7 +101,7 @@ def load_model(folder: str | Path, *, model: nn.Module | None = None, trusted: S
         MissingFile, CannotOpen: nothing there, or damaged.
         ConfigError: the folder names a class that was not passed or trusted.
     """
-    card = read_card(folder)
+    card, weights = read_card(folder), Path(folder) / "model.safetensors"
     if model is None:
         module, colon, _ = card.model["name"].partition(":")
         if colon and module not in trusted:
@@ -107,11 +109,25 @@ def load_model(folder: str | Path, *, model: nn.Module | None = None, trusted: S
                 f"The model in {folder} is of the class {card.model['name']}; loading never imports code that a file names. Pass "
                 f'load_model(..., trusted=["{module}"]), or --trust {module} on the command line, if you trust that package.'
             )
-        spec = card.model
-        model = build_model(spec["name"], card.domain, spec["in_channels"], spec["classes"], **spec["options"])
-    load_tensors_into(model, Path(folder) / "model.safetensors")
+        with torch.device("meta"), contextlib.suppress(NotImplementedError):  # some nets compute with values while they are built
+            compare_tensors(_build(card, folder), weights)
+        model = _build(card, folder)
+    load_tensors_into(model, weights)
     model.card = card
     return model.eval()
+
+
+def _build(card: Card, folder: str | Path) -> nn.Module:
+    spec = card.model
+    try:
+        return build_model(spec["name"], card.domain, spec["in_channels"], spec["classes"], **spec["options"])
+    except NotImplementedError:
+        raise
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        raise CannotOpen(
+            f"Cannot build the model {spec['name']} as {folder}/config.json describes it: {error} Install the inrbridge that "
+            f"wrote it ({card.inrbridge}), or train the model again."
+        ) from error
 
 
 def format_versions(names: Sequence[str]) -> dict:

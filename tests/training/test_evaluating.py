@@ -86,7 +86,7 @@ def test_a_folder_never_imports_what_it_names(trained):
         load_model(trained, model=SmallNet(MemoryDataset.domain, 1, 2, width=3))
 
 
-@pytest.mark.parametrize("damage", ["absent", "no json", "newer", "no model", "weights cut", "list"])
+@pytest.mark.parametrize("damage", ["absent", "no json", "newer", "no model", "weights cut", "list", "huge", "option"])
 def test_damaged_folders_say_so(trained, tmp_path, damage):
     content = json.loads((trained / "config.json").read_text())
     weights = (trained / "model.safetensors").read_bytes()
@@ -94,6 +94,10 @@ def test_damaged_folders_say_so(trained, tmp_path, damage):
         content["api"] = 99
     if damage == "no model":
         del content["model"]["domain"]
+    if damage == "huge":
+        content["model"] |= {"name": "convnet", "options": {"widths": [500_000, 500_000]}}  # 9 TB of weights
+    if damage == "option":
+        content["model"]["options"]["depth"] = 3
     text = {"no json": "{", "list": "[]"}.get(damage, json.dumps(content))
     if damage != "absent":
         (tmp_path / "config.json").write_text(text)
