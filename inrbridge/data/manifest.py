@@ -121,6 +121,8 @@ class Item:
         label, psnr = known.get("label"), known.get("psnr")
         if not isinstance(known["name"], str) or not is_label(label):
             raise TypeError(f"item {known['name']!r} must have a text as name, and a text or numbers as label")
+        if not isinstance(known.get("split"), str | None):
+            raise TypeError(f"item {known['name']!r} must have a text as split")
         psnr = None if psnr is None else float(psnr)
         return cls(known["name"], int(known["shard"]), int(known["row"]), label, known.get("split"), psnr, extra)
 
@@ -188,7 +190,7 @@ class Manifest:
             manifest.class_names = None if classes is None else tuple(map(str, classes))
             manifest.extra = data
             manifest._check()
-        except (ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError) as error:
             raise StoreError(f"{where} is damaged: {_reason(error)}; {REMEDY}") from error
         return manifest
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from inrbridge.container import build_native, check_native
 from inrbridge.data.manifest import Item, Manifest
-from inrbridge.domains import domain_from_config
-from inrbridge.errors import CannotOpen, StoreError
+from inrbridge.domains import Domain, domain_from_config
+from inrbridge.errors import CannotOpen, InrBridgeError, StoreError
 from inrbridge.field import Field
 from inrbridge.plugins import get_format
 from inrbridge.stacking import FieldStack, Group
@@ -104,9 +104,12 @@ class Store:
             self._templates[architecture] = field.requires_grad_(False) if isinstance(field, nn.Module) else field
         return self._templates[architecture]
 
-    def domain_of(self, architecture: str):
-        """Return the domain on which an architecture lives."""
-        return domain_from_config(self.manifest.architectures[architecture].domain)
+    def domain_of(self, architecture: str) -> Domain:
+        """Return the domain on which an architecture lives; its format need not be installed."""
+        try:
+            return domain_from_config(self.manifest.architectures[architecture].domain)
+        except InrBridgeError as error:
+            raise StoreError(f'The domain of "{architecture}" in {self.path} is damaged: {error}') from error
 
     def field(self, index: int) -> Field:
         """Return one field."""

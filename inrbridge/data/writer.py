@@ -127,7 +127,9 @@ class StoreWriter:
     def _add(self, field: Field, header: dict, states: Mapping[str, Tensor], names, labels, splits, psnrs) -> None:
         states = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in states.items()}
         self._check_names(names)
-        for name, label in zip(names, labels, strict=True):
+        for name, label, split in zip(names, labels, splits, strict=True):
+            if not isinstance(split, str | None):
+                raise StoreError(f'Got the split {split!r} for "{name}", expected a text or None.')
             if not is_label(label):
                 raise StoreError(f'Got the label {label!r} for "{name}", expected a text, finite numbers, or None.')
         sound = torch.stack([value.isfinite().flatten(1).all(1) for value in states.values()]).all(0)

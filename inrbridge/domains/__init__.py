@@ -35,7 +35,7 @@ def domain_from_config(config: Mapping) -> Domain:
     >>> domain_from_config({"type": "box", "low": [0], "high": [1]})
     Box(low=(0.0,), high=(1.0,))
     """
-    if not isinstance(config, Mapping) or "type" not in config:
+    if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
         raise ConfigError(f'Got {config!r} as a domain, expected a table such as {{"type": "box", "low": [0], "high": [1]}}.')
     if config["type"] not in _READERS:
         raise unknown_name("domain", config["type"], _READERS, ConfigError)

@@ -182,6 +182,8 @@ def test_what_cannot_be_stored_is_refused(tmp_path):
     for label in (True, float("nan"), [1, "a"], {}):
         with pytest.raises(StoreError, match="label"):
             writer.add(grid(0), name="a", label=label)
+    with pytest.raises(StoreError, match="split"):
+        writer.add(grid(0), name="a", split=1)
     for name in ("", 3):
         with pytest.raises(StoreError, match="name"):
             writer.add(grid(0), name=name)
@@ -278,6 +280,8 @@ def edited(folder, change):
         (lambda d: d["items"][0].update(row=99), "row 99 of shard"),
         (lambda d: d["items"][0].update(name=d["items"][1]["name"]), "occurs twice"),
         (lambda d: d["items"][0].update(label={"a": 1}), "label"),
+        (lambda d: d["items"][0].update(split=["train"]), "text as split"),
+        (lambda d: d["items"][0].update(row=float("inf")), "infinity"),
         (lambda d: d["shards"][0].update(file="../../secret.safetensors"), "secret"),
         (lambda d: d["shards"][0].update(architecture="other"), "other"),
         (lambda d: next(iter(d["architectures"].values())).update(channels=7), "one entry for each channel"),
