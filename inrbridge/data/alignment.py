@@ -64,8 +64,11 @@ def align(
         field = _reorder(field, axes, at)
     if domain is not None:
         field = _align_domain(field, domain)
+    wanted = canonical_channels(channel_names(field) if channels is None else channels)
+    if channels is not None and taken_in_order(channel_names(field), wanted):
+        field = _align_channels(field, wanted)  # a range means nothing before the channel has a name
     field = _align_ranges(field, {**RANGES, **(ranges or {})})
-    return field if channels is None else _align_channels(field, canonical_channels(channels))
+    return field if channels is None else _align_channels(field, wanted)
 
 
 def canonical_channels(channels: str | Sequence[str]) -> tuple[str, ...]:
@@ -87,6 +90,11 @@ def canonical_channels(channels: str | Sequence[str]) -> tuple[str, ...]:
 def is_unnamed(names: Sequence[str]) -> bool:
     """Say whether channels have numbers for names, which tell nothing of their meaning."""
     return tuple(names) == tuple(str(i) for i in range(len(names)))
+
+
+def taken_in_order(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Say whether channels are matched by their place: equally many, and one side has no names."""
+    return len(names) == len(wanted) and (is_unnamed(names) or is_unnamed(wanted))
 
 
 def _reorder(field: Field, axes: Sequence[int], at: Sequence[float] | None) -> Field:
@@ -161,8 +169,7 @@ def _align_ranges(field: Field, ranges: Mapping[str, Range]) -> Field:
 
 def _align_channels(field: Field, wanted: tuple[str, ...]) -> Field:
     known = canonical_channels(channel_names(field))
-    if wanted == known or (len(wanted) == len(known) and (is_unnamed(known) or is_unnamed(wanted))):
-        # What has no names is taken in its own order.
+    if wanted == known or taken_in_order(known, wanted):
         return field if channel_names(field) == wanted else SelectChannels(field, range(len(known)), wanted)
     matrix = [_channel_row(name, known, field, wanted) for name in wanted]
     if all(sorted(row)[-1] == 1 and sum(row) == 1 for row in matrix):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inrbridge.data.alignment import RANGES, Range, align, canonical_channels, is_unnamed
+from inrbridge.data.alignment import RANGES, Range, align, canonical_channels, is_unnamed, taken_in_order
 from inrbridge.data.store import Store, shorten
 from inrbridge.domains import Box, Domain
 from inrbridge.errors import CannotAlign, StoreError, did_you_mean
@@ -199,6 +199,7 @@ class FieldDataset:
         for name in architectures:
             described = self.store.manifest.architectures[name]
             channels = canonical_channels(described.channel_names)
+            channels = self.channels if taken_in_order(channels, self.channels) else channels
             for channel, known in zip(channels, described.channel_ranges, strict=True):
                 if known is not None:
                     found.setdefault(channel, RANGES.get(channel, known))

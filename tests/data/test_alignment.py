@@ -121,6 +121,9 @@ def test_ranges():
     assert value(align(signed, channels="rgb")) == pytest.approx([0.6, 0.8, 1.0])
     gray = align(signed, channels="gray")
     assert value(gray) == pytest.approx([0.299 * 0.6 + 0.587 * 0.8 + 0.114])
+    unnamed = colours("012", ranges=((-1, 1),) * 3)
+    assert value(align(unnamed, channels="rgb")) == pytest.approx([0.6, 0.8, 1.0])
+    assert value(align(unnamed)) == pytest.approx([0.2, 0.6, 1.0])
     percent = colours(["density"], ranges=((0, 100),))
     assert align(percent, channels=["density"]) is percent
     assert value(align(percent, channels=["density"], ranges={"density": (0.0, 1.0)})) == pytest.approx([0.002])
