@@ -27,7 +27,10 @@ The @name@ format for inrbridge.
     pytest
     inrbridge check @name@
 """,
-    "inrbridge_@name@.py": '''"""The @name@ format, f(x) = sum_i weight_i exp(-|x - center_i|^2 / width^2): put your own field in its place."""
+    "inrbridge_@name@.py": '''"""The @name@ format. Put your own field in the place of this one, a sum of Gaussian bumps:
+
+    f(x) = sum_i weight_i exp(-|x - center_i|^2 / width^2)
+"""
 
 import torch
 from inrbridge import Format, hookimpl, read_native

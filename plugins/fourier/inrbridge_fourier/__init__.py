@@ -51,12 +51,18 @@ class FourierFormat(Format):
             final: activation of the readout: "identity" or "sigmoid".
             low, high: corners of the domain, one number for all coordinates or one for each.
         """
-        from inrbridge import Probe, read_native
+        from inrbridge import Probe, errors, read_native
         from inrbridge_fourier.foreign import open_foreign
 
-        if Probe(path).native:
-            return read_native(path, self)
-        return open_foreign(path, dialect=dialect, final=final, low=low, high=high)
+        told = {"dialect": dialect, "final": final, "low": low, "high": high}
+        if not Probe(path).native:
+            return open_foreign(path, **told)
+        given = [name for name, value in told.items() if value is not None]
+        if given:
+            raise errors.ConfigError(
+                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
+            )
+        return read_native(path, self)
 
     def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, width: int | Sequence[int] = 64,
               layers: int = 3, features: int = 64, sigma: float | None = 5.0, angle: float = _TURN, final: str = "identity",

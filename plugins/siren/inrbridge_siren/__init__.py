@@ -49,13 +49,19 @@ class SirenFormat(Format):
             convention: "file" keeps the writer's order of coordinates and range of values; "image" turns them
                 into rows before columns and values in [0, 1].
         """
-        from inrbridge import Probe, read_native
+        from inrbridge import Probe, errors, read_native
         from inrbridge_siren.foreign import open_foreign
 
-        if Probe(path).native:
-            return read_native(path, self)
-        return open_foreign(path, dialect=dialect, omega_0=omega_0, hidden_omega=hidden_omega, final=final, low=low, high=high,
-                            index=index, convention=convention)  # fmt: skip
+        told = {"dialect": dialect, "omega_0": omega_0, "hidden_omega": hidden_omega, "final": final, "low": low, "high": high,
+                "index": index}  # fmt: skip
+        if not Probe(path).native:
+            return open_foreign(path, **told, convention=convention)
+        given = [name for name, value in told.items() if value is not None]
+        if given:
+            raise errors.ConfigError(
+                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
+            )
+        return read_native(path, self)
 
     def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None,
               width: int | Sequence[int] = 64, layers: int = 3, omega_0: float = 30.0, hidden_omega: float = 30.0,

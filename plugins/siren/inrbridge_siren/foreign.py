@@ -31,22 +31,22 @@ def open_foreign(path: Path, *, dialect: str | None, omega_0: float | None, hidd
     axes = spoken.axes if dim == 2 else _AXES.get(dim)
     if spoken.offset:
         layers[-1] = (layers[-1][0], layers[-1][1] + spoken.offset)
+    ending = final or ("identity" if has_readout else "sine")
     if convention == "image":
-        layers, axes, ranges = _as_image(layers, dim, axes, ranges)
+        layers, axes, ranges = _as_image(layers, dim, axes, ranges, ending)
     elif convention != "file":
         raise errors.unknown_name("convention", convention, ("file", "image"))
     field = SirenField(
         domain, channels, [weight.shape[0] for weight, _ in layers[:-1]],
         omega_0=spoken.omega_0 if omega_0 is None else omega_0,
         hidden_omega=spoken.hidden_omega if hidden_omega is None else hidden_omega,
-        final=final or ("identity" if has_readout else "sine"),
-        normalize=False, axes=axes, channel_ranges=ranges if dim == 2 and len(ranges) == channels else None,
+        final=ending, normalize=False, axes=axes, channel_ranges=ranges if dim == 2 and len(ranges) == channels else None,
     )  # fmt: skip
     field = field.to(layers[0][0].dtype)
     field.load_state_dict({f"layers.{i}.{kind}": value for i, pair in enumerate(layers)
                            for kind, value in zip(("weight", "bias"), pair, strict=True)})  # fmt: skip
     field.channel_names = _CHANNELS.get((dim, channels), ("sdf",) if (dim, channels) == (3, 1) else None)
-    told = {"omega_0": omega_0, "hidden_omega": hidden_omega, "final": final, "domain": high if high is not None else low}
+    told = {"final": final, "omega_0": omega_0, "hidden_omega": hidden_omega, "domain": high if high is not None else low}
     field.assumed = _assumptions(spoken, field, named=dialect is not None, told=told)
     return field
 
@@ -95,7 +95,7 @@ def _corner(given: float | Sequence[float] | None, default: float, dim: int) -> 
     return corner
 
 
-def _as_image(layers, dim: int, axes, ranges):
+def _as_image(layers: list[tuple[Tensor, Tensor]], dim: int, axes: tuple[str, str], ranges: Sequence, final: str):
     """Fold the project's image convention into the outer layers: rows before columns, values in [0, 1]."""
     if dim != 2 or len(ranges) != layers[-1][0].shape[0]:
         raise errors.CannotOpen(
@@ -106,6 +106,8 @@ def _as_image(layers, dim: int, axes, ranges):
     if axes == ("x", "y"):
         layers[0] = (first.flip(1), first_bias)
     low, high = (last_bias.new_tensor([pair[end] for pair in ranges]) for end in (0, 1))
+    if final != "identity" and (low.any() or (high != 1).any()):
+        raise errors.CannotOpen(f'a final "{final}" hides the range of its values; open it with convention="file".')
     layers[-1] = (last / (high - low)[:, None], (last_bias - low) / (high - low))
     return layers, ("row", "column"), ((0.0, 1.0),) * len(ranges)
 
