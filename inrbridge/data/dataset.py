@@ -142,7 +142,7 @@ class FieldDataset:
             if name not in self.store.format_names:
                 raise StoreError(
                     f'Got the format "{name}", but {self.store.path} holds {", ".join(self.store.format_names) or "nothing"}.'
-                    f"{did_you_mean(name, self.store.format_names)} List them: inrbridge info {self.store.path}"
+                    f"{did_you_mean(name, self.store.format_names)}"
                 )
         splits = {item.split for item in manifest.items}
         if split is not None and split not in splits:
