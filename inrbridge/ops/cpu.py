@@ -2,8 +2,8 @@
 
 Values travel points first, (n, b, c), so that a neighbour is one contiguous row. A chunk gathers its
 neighbours, contracts them with the stencil and multiplies by the kernel while they are still in cache.
-The backward pass gathers again instead of storing: its input gradient is the same operator with the
-transposed stencil, its kernel gradient one product a chunk.
+The backward pass stores nothing but its inputs: the transposed stencil brings the output's gradient G to the
+input points, H_jk = sum_i P[i,k,j] G_i, whence both df_j = sum_k H_jk W_k^T and dW_k = sum_j f_j^T H_jk.
 """
 
 import torch
@@ -13,11 +13,11 @@ from torch.autograd.function import once_differentiable
 _CHUNK = 1 << 18  # elements gathered at a time: about 1 MiB in float32, the second-level cache of one core
 
 
-def _matmul(rows: Tensor, matrix: Tensor) -> Tensor:
-    """rows (m, p) @ matrix (p, q), by oneDNN where torch has it: skinny float32 products are slow in MKL on AMD."""
+def _matmul(rows: Tensor, transposed: Tensor) -> Tensor:
+    """rows (m, p) times the transpose of (q, p), by oneDNN where torch has it: MKL is slow at skinny float32 products on AMD."""
     if rows.dtype == torch.float32 and rows.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise(rows, matrix.t().contiguous(), None, "none", [], "")
-    return rows @ matrix
+        return torch.ops.mkldnn._linear_pointwise(rows, transposed, None, "none", [], "")
+    return rows @ transposed.t()
 
 
 def _nodes(rows: Tensor, index: Tensor, weight: Tensor, batch: int) -> Tensor:
@@ -26,53 +26,77 @@ def _nodes(rows: Tensor, index: Tensor, weight: Tensor, batch: int) -> Tensor:
     return torch.bmm(weight, gathered).unflatten(2, (batch, -1)).transpose(1, 2)
 
 
-def _mix(nodes: Tensor, kernel: Tensor, groups: int) -> Tensor:
-    """Multiply nodes (p, b, k, c) by kernel (k, c / groups, o) -> (p, b, o)."""
+def _by_group(kernel: Tensor, groups: int) -> Tensor:
+    """Kernel (k, c / groups, o) as one matrix a group, transposed: (groups, o / groups, k * c / groups), contiguous."""
+    k, c, _ = kernel.shape
+    return kernel.unflatten(2, (groups, -1)).permute(2, 3, 0, 1).reshape(groups, -1, k * c)
+
+
+def _adjoint(kernel: Tensor, groups: int) -> Tensor:
+    """Kernel of the input gradient: (k, c / groups, o) -> (k, o / groups, c)."""
+    return kernel.unflatten(2, (groups, -1)).permute(0, 3, 2, 1).flatten(2)
+
+
+def _group_rows(nodes: Tensor, groups: int) -> Tensor:
+    """Nodes (p, b, k, c) as rows of each group: (groups, p * b, k * c / groups)."""
     p, b, k, c = nodes.shape
     if groups == 1:
-        return _matmul(nodes.reshape(p * b, k * c), kernel.reshape(k * c, -1)).view(p, b, -1)
-    if c == groups and kernel.shape[2] == groups:  # depth-wise: one multiply and add a node
-        return (nodes * kernel[:, 0]).sum(2)
-    grouped = nodes.reshape(p * b, k, groups, c // groups).permute(2, 0, 1, 3).reshape(groups, p * b, -1)
-    matrices = kernel.unflatten(2, (groups, -1)).permute(2, 0, 1, 3).reshape(groups, grouped.shape[2], -1)
-    return torch.bmm(grouped, matrices).permute(1, 0, 2).reshape(p, b, -1)
+        return nodes.reshape(1, p * b, k * c)
+    return nodes.reshape(p * b, k, groups, c // groups).permute(2, 0, 1, 3).reshape(groups, p * b, -1)
 
 
-def _chunk(index: Tensor, width: int) -> int:
-    return max(1, _CHUNK // max(1, index.shape[1] * width))
+def _mix(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Rows (groups, m, q) by matrices (groups, o / groups, q) -> (m, o)."""
+    if len(matrices) == 1:
+        return _matmul(rows[0], matrices[0])
+    return torch.bmm(rows, matrices.transpose(1, 2)).transpose(0, 1).flatten(1)
 
 
-def local_forward(values: Tensor, index: Tensor, weight: Tensor, kernel: Tensor, groups: int) -> Tensor:
+def _chunks(index: Tensor, width: int) -> list[slice]:
+    step = max(1, _CHUNK // max(1, index.shape[1] * width))
+    return [slice(start, start + step) for start in range(0, index.shape[0], step)]
+
+
+def local_forward(values: Tensor, kernel: Tensor, index: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Points-first forward: values (n, b, c), index (m, t), weight (m, k, t) -> (m, b, o)."""
     n, b, c = values.shape
-    rows = values.reshape(n, b * c)
+    rows, matrices = values.reshape(n, b * c), _by_group(kernel, groups)
     out = values.new_empty(index.shape[0], b, kernel.shape[2])
-    step = _chunk(index, b * c)
-    for start in range(0, index.shape[0], step):
-        part = slice(start, start + step)
-        out[part] = _mix(_nodes(rows, index[part], weight[part], b), kernel, groups)
+    depthwise = c == groups == kernel.shape[2]
+    for part in _chunks(index, b * c):
+        nodes = _nodes(rows, index[part], weight[part], b)
+        if depthwise:  # one multiply and add a node
+            out[part] = (nodes * kernel[:, 0]).sum(2)
+        else:
+            out[part] = _mix(_group_rows(nodes, groups), matrices).view(-1, b, kernel.shape[2])
     return out
 
 
-def local_kernel_gradient(values: Tensor, index: Tensor, weight: Tensor, grad: Tensor, shape: torch.Size, groups: int) -> Tensor:
-    """Gradient of the kernel (k, c / groups, o) from the output's gradient (m, b, o)."""
+def local_backward(values: Tensor, kernel: Tensor, grad: Tensor, index: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Both gradients from the output's gradient (m, b, o), with the lists of the transposed stencil."""
+    m, b, o = grad.shape
+    rows, adjoint = grad.reshape(m, b * o), _by_group(_adjoint(kernel, groups), groups)
+    grad_values = torch.empty_like(values)
+    total = values.new_zeros(groups, values.shape[2] // groups, kernel.shape[0] * o // groups)
+    for part in _chunks(index, b * o):
+        flow = _group_rows(_nodes(rows, index[part], weight[part], b), groups)  # H: (groups, p * b, k * o / groups)
+        grad_values[part] = _mix(flow, adjoint).view(-1, b, values.shape[2])
+        own = values[part].reshape(-1, groups, values.shape[2] // groups).permute(1, 2, 0)
+        total.baddbmm_(own, flow)
+    return grad_values, total.unflatten(2, (kernel.shape[0], -1)).permute(2, 1, 0, 3).reshape(kernel.shape)
+
+
+def local_kernel_gradient(values: Tensor, kernel: Tensor, grad: Tensor, index: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Gradient of the kernel alone, from the stencil itself: cheaper where the input needs no gradient."""
     n, b, c = values.shape
+    k, o = kernel.shape[0], kernel.shape[2]
     rows = values.reshape(n, b * c)
-    total = values.new_zeros(groups, shape[0] * shape[1], shape[2] // groups)
-    step = _chunk(index, b * c)
-    for start in range(0, index.shape[0], step):
-        part = slice(start, start + step)
-        nodes = _nodes(rows, index[part], weight[part], b)  # (p, b, k, c)
-        p = nodes.shape[0]
-        left = nodes.reshape(p * b, shape[0], groups, shape[1]).permute(2, 1, 3, 0).reshape(groups, -1, p * b)
-        right = grad[part].reshape(p * b, groups, -1).transpose(0, 1)
-        total += torch.bmm(left, right)
-    return total.unflatten(1, (shape[0], shape[1])).permute(1, 2, 0, 3).reshape(shape)
-
-
-def _transposed_kernel(kernel: Tensor, groups: int) -> Tensor:
-    """Kernel of the input gradient: (k, c / groups, o) -> (k, o / groups, c)."""
-    return kernel.unflatten(2, (groups, -1)).permute(0, 3, 2, 1).flatten(2)
+    total = values.new_zeros(groups, k * c // groups, o // groups)
+    for part in _chunks(index, b * c):
+        left = _group_rows(_nodes(rows, index[part], weight[part], b), groups)
+        right = grad[part].reshape(-1, groups, o // groups).transpose(0, 1)
+        total.baddbmm_(left.transpose(1, 2), right)
+    return total.unflatten(1, (k, -1)).permute(1, 2, 0, 3).reshape(kernel.shape)
 
 
 class LocalOperator(torch.autograd.Function):
@@ -82,20 +106,18 @@ class LocalOperator(torch.autograd.Function):
     def forward(ctx, values, kernel, index, weight, transposed, groups):
         ctx.save_for_backward(values, kernel, index, weight)
         ctx.transposed, ctx.groups = transposed, groups
-        return local_forward(values, index, weight, kernel, groups)
+        return local_forward(values, kernel, index, weight, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         values, kernel, index, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_values = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            index_t, weight_t = ctx.transposed()
-            grad_values = local_forward(grad, index_t, weight_t, _transposed_kernel(kernel, ctx.groups), ctx.groups)
-        if ctx.needs_input_grad[1]:
-            grad_kernel = local_kernel_gradient(values, index, weight, grad, kernel.shape, ctx.groups)
-        return grad_values, grad_kernel, None, None, None, None
+            grads = local_backward(values, kernel, grad, *ctx.transposed(), ctx.groups)
+        else:
+            grads = None, local_kernel_gradient(values, kernel, grad, index, weight, ctx.groups)
+        return *grads, None, None, None, None
 
 
 class BinnedOperator(torch.autograd.Function):
@@ -110,12 +132,13 @@ class BinnedOperator(torch.autograd.Function):
         ctx.save_for_backward(values, kernel, target, source, weight)
         ctx.offsets = offsets
         out = values.new_zeros(n_out, values.shape[1], kernel.shape[2])
+        matrices = kernel.transpose(1, 2).contiguous()
         for k in range(kernel.shape[0]):
             pairs = slice(offsets[k], offsets[k + 1])
             if pairs.start == pairs.stop:
                 continue
             rows = values.index_select(0, source[pairs]) * weight[pairs, None, None]  # (p, b, c)
-            out.index_add_(0, target[pairs], _matmul(rows.flatten(0, 1), kernel[k]).view(*rows.shape[:2], -1))
+            out.index_add_(0, target[pairs], _matmul(rows.flatten(0, 1), matrices[k]).view(*rows.shape[:2], -1))
         return out
 
     @staticmethod
@@ -130,7 +153,7 @@ class BinnedOperator(torch.autograd.Function):
                 continue
             flow = grad.index_select(0, target[pairs]) * weight[pairs, None, None]  # (p, b, o)
             if grad_values is not None:
-                back = _matmul(flow.flatten(0, 1), kernel[k].t())
+                back = _matmul(flow.flatten(0, 1), kernel[k])
                 grad_values.index_add_(0, source[pairs], back.view(*flow.shape[:2], -1))
             if grad_kernel is not None:
                 rows = values.index_select(0, source[pairs])
