@@ -212,7 +212,7 @@ def _draw_plane(panel, chart: _Chart, view, values: np.ndarray, label: str, span
         plane = np.ma.masked_array(values[..., 0], outside)
         signed = label.lower() == "sdf" and span[0] < 0 < span[1]
         if signed:
-            reach = max(-span[0], span[1])
+            reach = min(max(-span[0], span[1]), 3 * min(-span[0], span[1]))  # the inside is thin: give it its share of colour
             shown = panel.imshow(plane, cmap="RdBu", vmin=-reach, vmax=reach, **placed)
             middles = [_middles(chart.low[a], chart.high[a], n).numpy() for a, n in zip(view, plane.shape, strict=True)]
             if plane.min() < 0 < plane.max():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, PluginError, StoreError
 from inrbridge.field import Field, Stackable, channel_names
 from inrbridge.fitting.optimizing import fields_at_once, optimize, psnr, sample_targets
-from inrbridge.fitting.planning import Fingerprints, Job, plan_jobs, seeded
+from inrbridge.fitting.planning import Fingerprints, Job, deal, plan_jobs, seeded
 from inrbridge.fitting.threads import run_side_by_side
 from inrbridge.io import build_field
 from inrbridge.plugins import get_format
@@ -23,7 +22,7 @@ from inrbridge.progress import Progress
 from inrbridge.signals import read_signals
 from inrbridge.stacking import FieldStack, evaluate_states, stack
 
-__all__ = ["fit"]
+__all__ = ["deal", "fit"]
 
 
 def fit(
@@ -59,7 +58,8 @@ def fit(
         out: folder of the store to make or to go on with; None returns the fields.
         steps, lr: of Adam with a cosine schedule; default: what the format advises.
         labels, names: one for each signal, in place of those read with it.
-        splits: one word for all, one for each signal, or shares such as {"train": 0.8, "test": 0.2}.
+        splits: one word for all, one for each signal, or shares such as {"train": 0.8, "test": 0.2}; default: what the folders
+            say.
         domain: where samples lie; [-1, 1]^d unless given. A callable needs it.
         batch: fields that are finished and written together.
         points: points a step; default `oversample` times as many along each axis as the signal has samples, at most 4096.
@@ -168,7 +168,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
         return {name: value.cpu() for name, value in states.items()}, psnr(evaluate, signals)
 
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    size = min(fields_at_once(states, first.plan, device), math.ceil(len(jobs) / threads))
+    size = fields_at_once(states, first.plan, len(jobs), device)
     slices = [jobs[start : start + size] for start in range(0, len(jobs), size)]
     parts = run_side_by_side(fit_slice, slices, threads, bar.advance)
     qualities = [quality for _, part in parts for quality in part]

@@ -27,6 +27,8 @@ MOST_POINTS = 4096  # a step; more do not speed up the descent of Adam
 CALLABLE_POINTS = 1024  # a step, for a signal without samples
 LEAST_BLOCKS = 16
 CACHE_NUMBERS = 2**19  # values of one layer that stay in a CPU's cache; 2^21 were measured 1.8 times slower
+CALL_NUMBERS = 2**17  # below that the calls cost more than the work
+SLICES = 16  # of a batch, each for one core
 DEVICE_NUMBERS = 2**27  # the same bound on a GPU, where memory is what limits
 LATTICE_DIMENSIONS = 6
 BEST_PSNR = 200.0  # dB; an exact copy would be infinite, which JSON cannot hold
@@ -120,12 +122,18 @@ def optimize(
     return {name: value.detach() for name, value in states.items()}
 
 
-def fields_at_once(states: Mapping[str, Tensor], plan: PointPlan, device: torch.device) -> int:
-    """Return how many fields to fit side by side: as many as keep a layer's values in cache."""
+def fields_at_once(states: Mapping[str, Tensor], plan: PointPlan, count: int, device: torch.device) -> int:
+    """Return how many of `count` fields to fit side by side.
+
+    On a CPU as many as keep a layer's values in cache, and few enough to busy many cores: but never so few that the calls cost
+    more than the work. The number of cores does not enter, so that results do not depend on it.
+    """
     lengths = [size for value in states.values() for size in value.shape[1:] if size <= MOST_POINTS]
-    width = max([8, *lengths])
-    numbers = CACHE_NUMBERS if device.type == "cpu" else DEVICE_NUMBERS
-    return max(1, numbers // (plan.n * width))
+    numbers = plan.n * max([8, *lengths])
+    if device.type != "cpu":
+        return max(1, min(count, DEVICE_NUMBERS // numbers))
+    fair, least = math.ceil(count / SLICES), math.ceil(CALL_NUMBERS / numbers)
+    return max(1, min(CACHE_NUMBERS // numbers, max(fair, least)))
 
 
 def psnr(evaluate: Callable[[list[int], Tensor], Tensor], signals: Sequence[Signal]) -> list[float]:

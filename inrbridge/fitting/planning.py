@@ -89,7 +89,7 @@ def plan_jobs(
     _check_names([signal.name for signal in signals])
     chosen = {name: get_format(name) for name in dict.fromkeys(formats)}
     settled = _settle_options(chosen, options, format_options, steps, lr)
-    placed = _place_in_splits([signal.name for signal in signals], splits, seed)
+    placed = _place_in_splits(signals, splits, seed)
     jobs = []
     for signal, name, split in zip(signals, formats, placed, strict=True):
         own = dict(settled[name])
@@ -158,20 +158,30 @@ def _check_names(names: Sequence[str]) -> None:
         seen.add(name)
 
 
-def _place_in_splits(names: Sequence[str], splits, seed: int) -> list[str | None]:
-    """Name each signal's split. Shares are drawn by name, so that adding signals moves none from one split to another."""
-    if splits is None or isinstance(splits, str):
-        return [splits] * len(names)
-    if not isinstance(splits, Mapping):
-        if len(splits) != len(names):
-            raise ShapeMismatch(f"Got {len(splits)} splits for {len(names)} signals, expected one for each.")
-        return [None if split is None else str(split) for split in splits]
-    shares = list(splits.values())
-    if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f'Got the shares {dict(splits)}, expected shares that sum to 1, e.g. {{"train": 0.8, "test": 0.2}}.')
-    edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)[:-1]
-    draws = torch.stack([torch.rand((), generator=seeded(seed, f"split:{name}"), dtype=torch.float64) for name in names])
-    return [list(splits)[i] for i in torch.searchsorted(edges, draws, right=True).tolist()]
+def deal(names: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> list[str]:
+    """Draw a word for each name, in these shares; a name's word does not depend on the other names.
+
+    >>> deal(["d", "e", "f"], {"train": 0.5, "test": 0.5})
+    ['train', 'test', 'train']
+    """
+    weights = list(shares.values())
+    if not weights or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+        raise ConfigError(f'Got the shares {dict(shares)}, expected shares that sum to 1, e.g. {{"train": 0.8, "test": 0.2}}.')
+    edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)[:-1]
+    draws = [torch.rand((), generator=seeded(seed, f"{sorted(shares)}:{name}"), dtype=torch.float64) for name in names]
+    return [list(shares)[int(torch.searchsorted(edges, draw, right=True))] for draw in draws]
+
+
+def _place_in_splits(signals: Sequence[Signal], splits, seed: int) -> list[str | None]:
+    if splits is None:
+        return [signal.split for signal in signals]
+    if isinstance(splits, str):
+        return [splits] * len(signals)
+    if isinstance(splits, Mapping):
+        return deal([signal.name for signal in signals], splits, seed)
+    if len(splits) != len(signals):
+        raise ShapeMismatch(f"Got {len(splits)} splits for {len(signals)} signals, expected one for each.")
+    return [None if split is None else str(split) for split in splits]
 
 
 class Fingerprints:

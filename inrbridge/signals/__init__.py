@@ -1,4 +1,4 @@
-"""Floor 5: discrete signals (images, arrays, sounds) and Python callables as continuous fields.
+"""Floor 6: discrete signals (images, arrays, sounds) and Python callables as continuous fields.
 
 A signal's samples are cell centres of a box, [-1, 1]^d unless another is asked for, and the field between them is the cubic
 interpolation that passes through every sample. Array axis a is coordinate a. No file is believed before its size is
@@ -7,26 +7,26 @@ checked, and nothing in a file is executed.
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inrbridge import sampling
 from inrbridge.domains import Box, Domain
-from inrbridge.errors import CannotOpen, ConfigError, MissingDependency, MissingFile, NotFinite, ShapeMismatch
+from inrbridge.errors import CannotOpen, ConfigError, MissingFile, NotFinite, ShapeMismatch
 from inrbridge.field import Field, FunctionField
 from inrbridge.grid import GridField
+from inrbridge.signals.files import ARRAYS, IMAGES, SOUNDS, SUFFIXES, check_file, read_array, read_image, read_labels, read_sound
 
-IMAGES = (".png", ".jpg", ".jpeg")
-ARRAYS = (".npy", ".npz")
-SOUNDS = (".wav",)
-SUFFIXES = IMAGES + ARRAYS + SOUNDS
-MAX_BYTES = 2**32  # of one decoded signal
+__all__ = ["CHANNEL_RULES", "Signal", "read_array", "read_labels", "read_signal", "read_signals"]
+
+SPLITS = ("train", "val", "valid", "validation", "test")
 CHANNEL_RULES = ("auto", "last", "none")
 MOST_CHANNELS = 4  # channels="auto" takes a last axis of up to this length for channels
 
@@ -44,6 +44,7 @@ class Signal:
     label: str | int | None = None
     shape: tuple[int, ...] | None = None
     peak: float | None = None
+    split: str | None = None
 
 
 def read_signal(
@@ -84,7 +85,7 @@ def read_signal(
         return source
     if isinstance(source, (str, Path)):
         path = Path(source)
-        samples, names, peak = _read_file(path, channels, key, background)
+        samples, names, peak = _read_samples(path, channels, key, background)
         return _grid_signal(samples, names, peak, name or path.stem, label, domain, str(path))
     if isinstance(source, (np.ndarray, Tensor)):
         array = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
@@ -110,70 +111,95 @@ def read_signals(
     """Read many signals: a folder, one source, or an iterable of sources, each as `read_signal` takes it.
 
     Args:
-        sources: in a folder every file with a known suffix is read, in the order of the relative paths, which (without
-            suffix) are the names; the folder that holds a file is its label, unless it is the top one.
+        sources: in a folder every file with a known suffix is read, in the order of their paths. Below that folder (or, for
+            single files, the one around all of them) the path without its suffix is the name, the innermost folder is the
+            label, and a folder called train, val or test is the split.
         names, labels: one per signal, in place of the default ones.
         split_axis: axis 0 of an array counts signals, as in a packed data set (n, height, width).
         **options: of `read_signal`.
     """
     signals: list[Signal] = []
-    for source in _each(sources):
-        if isinstance(source, (str, Path)) and Path(source).is_dir():
-            signals += _read_folder(Path(source), split_axis, options)
-        else:
-            signals += _read_one(source, split_axis, options)
-    if names is None and len({s.name for s in signals}) < len(signals):
+    for source, told in _each(sources):
+        signals += _read_one(source, split_axis, {**told, **options})
+    if names is None:
         signals = _number_equal_names(signals)
     for what, given in (("names", names), ("labels", labels)):
         if given is not None and len(given) != len(signals):
             raise ShapeMismatch(f"Got {len(given)} {what} for {len(signals)} signals, expected one for each.")
-    return [
-        Signal(str(names[i]) if names is not None else s.name, s.field, _plain(labels[i]) if labels is not None else s.label,
-               s.shape, s.peak)
-        for i, s in enumerate(signals)
-    ]  # fmt: skip
+    if names is not None:
+        signals = [replace(signal, name=str(name)) for signal, name in zip(signals, names, strict=True)]
+    if labels is not None:
+        signals = [replace(signal, label=_plain(label)) for signal, label in zip(signals, labels, strict=True)]
+    return signals
 
 
 def _plain(label):
     return label.item() if isinstance(label, (np.generic, Tensor)) else label
 
 
-def _each(sources) -> Iterable:
-    return sources if isinstance(sources, (list, tuple)) else [sources]
+def _each(sources) -> Iterator[tuple[object, dict]]:
+    """Yield each source with what its path tells: name, label and split."""
+    listed = list(sources) if isinstance(sources, (list, tuple)) else [sources]
+    paths = [Path(source) for source in listed if isinstance(source, (str, Path))]
+    lone = [path.absolute().parent for path in paths if not path.is_dir()]
+    around = Path(os.path.commonpath(lone)) if lone else None
+    for source in listed:
+        if not isinstance(source, (str, Path)):
+            yield source, {}
+        elif Path(source).is_dir():
+            yield from ((path, _told(path, Path(source))) for path in _signal_files(Path(source)))
+        else:
+            yield source, _told(Path(source).absolute(), around)
 
 
-def _read_folder(folder: Path, split_axis: bool, options: dict) -> list[Signal]:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+def _signal_files(folder: Path) -> list[Path]:
+    inside = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    paths = [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not paths:
         raise MissingFile(f"Got folder {folder} without a signal in it, expected files ending in {', '.join(SUFFIXES)}.")
-    signals = []
-    for path in paths:
-        inner = path.relative_to(folder)
-        named = {"name": inner.with_suffix("").as_posix(), "label": inner.parent.name or None}
-        signals += _read_one(path, split_axis, {**named, **options})
-    return signals
+    return paths
+
+
+def _told(path: Path, root: Path) -> dict:
+    inner = path.relative_to(root)
+    label = inner.parent.name
+    return {
+        "name": inner.with_suffix("").as_posix(),
+        "label": label if label and label not in SPLITS else None,
+        "split": next((part for part in inner.parent.parts if part in SPLITS), None),
+    }
 
 
 def _read_one(source, split_axis: bool, options: dict) -> list[Signal]:
     if not split_axis or callable(source) or isinstance(source, Signal):
-        return [read_signal(source, **options)]
+        return [_with_split(source, options)]
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.suffix.lower() not in ARRAYS:
-            return [read_signal(path, **options)]
-        _check_file(path)
-        source, options = _load_array(path, options.get("key")), {"name": path.stem, **options}
-    if source.ndim < 2:
-        raise ShapeMismatch(f"Got an array of shape {tuple(source.shape)} with split_axis=True, expected at least two axes.")
+            return [_with_split(path, options)]
+        source, options = read_array(path, options.get("key")), {"name": path.stem, **options}
+    if not isinstance(source, (np.ndarray, Tensor)) or source.ndim < 2:
+        got = f"an array of shape {tuple(source.shape)}" if hasattr(source, "shape") else f"a {type(source).__name__}"
+        raise ShapeMismatch(f"Got {got} with split_axis=True, expected an array of at least two axes.")
     stem = options.get("name") or "item"
     digits = len(str(max(len(source) - 1, 0)))
     options = {k: v for k, v in options.items() if k not in ("name", "key")}
-    return [read_signal(row, name=f"{stem}-{i:0{digits}d}", **options) for i, row in enumerate(source)]
+    return [_with_split(row, {**options, "name": f"{stem}-{i:0{digits}d}"}) for i, row in enumerate(source)]
+
+
+def _with_split(source, options: dict) -> Signal:
+    split = options.get("split")
+    signal = read_signal(source, **{name: value for name, value in options.items() if name != "split"})
+    return signal if split is None else replace(signal, split=split)
 
 
 def _number_equal_names(signals: list[Signal]) -> list[Signal]:
-    digits = len(str(len(signals) - 1))
-    return [Signal(f"{s.name}-{i:0{digits}d}", s.field, s.label, s.shape, s.peak) for i, s in enumerate(signals)]
+    counts = Counter(signal.name for signal in signals)
+    digits = len(str(max(len(signals) - 1, 0)))
+    return [
+        signal if counts[signal.name] == 1 else replace(signal, name=f"{signal.name}-{i:0{digits}d}")
+        for i, signal in enumerate(signals)
+    ]
 
 
 def _grid_signal(samples: np.ndarray, names, peak, name, label, domain, where: str) -> Signal:
@@ -203,7 +229,7 @@ def _grid_signal(samples: np.ndarray, names, peak, name, label, domain, where: s
 def _callable_field(function: Callable, domain: Domain | None) -> FunctionField:
     if domain is None:
         raise ConfigError("Got a callable without a domain, expected e.g. read_signal(f, domain=Box.centered(2)).")
-    probe = domain.from_unit(torch.full((3, domain.unit_dim), 0.5))
+    probe = sampling.sobol(domain, 3).points
     values = function(probe)
     if not isinstance(values, Tensor) or values.ndim not in (1, 2) or values.shape[0] != 3:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -213,76 +239,20 @@ def _callable_field(function: Callable, domain: Domain | None) -> FunctionField:
     return FunctionField(function, domain, values.shape[1])
 
 
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise MissingFile(f"There is no file {path}; check the path.")
-    if path.is_dir():
-        raise CannotOpen(f"Got the folder {path}, expected a file; read a whole folder with read_signals.")
-
-
-def _read_file(path: Path, channels: str, key: str | None, background: float):
-    _check_file(path)
+def _read_samples(path: Path, channels: str, key: str | None, background: float):
+    """Return samples (*shape, c), channel names or None, and the peak or None."""
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix in IMAGES:
-        return _read_image(path, background)
+        return *read_image(path, background), 1.0
     if suffix in SOUNDS:
-        return _read_sound(path)
+        return *read_sound(path), None
     if suffix in ARRAYS:
-        samples, peak = _array_samples(_load_array(path, key), channels, str(path))
+        samples, peak = _array_samples(read_array(path, key), channels, str(path))
         return samples, None, peak
     raise CannotOpen(
         f"{path} ends in {suffix or 'no suffix'}, expected a signal: {', '.join(SUFFIXES)}; a field opens by open_field."
     )
-
-
-def _read_image(path: Path, background: float):
-    """Return samples (height, width, 1 or 3) in [0, 1], channel names, and the peak 1."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise MissingDependency('Reading images needs pillow: pip install "inrbridge[plot]"') from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
-                pixels, names = _pixels(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise CannotOpen(f"{path} is not a whole PNG or JPEG image ({error}); write it anew.") from error
-    if pixels.shape[-1] in (2, 4):
-        pixels, alpha = pixels[..., :-1], pixels[..., -1:]
-        pixels = pixels * alpha + background * (1 - alpha)
-    return pixels, names, 1.0
-
-
-def _pixels(image) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return (height, width, 1..4) in [0, 1]: grey or colours, with alpha last where the image has it."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        return np.asarray(image, np.float32)[..., None] / 65535, ("gray",)
-    transparent = "A" in image.mode or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA")
-    mode = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
-    pixels = np.asarray(image.convert(mode), np.float32) / 255
-    return pixels.reshape(*pixels.shape[:2], -1), ("gray",) if grey else ("red", "green", "blue")
-
-
-def _read_sound(path: Path):
-    """Return samples (time, 1 or 2) in [-1, 1], channel names, and the peak 2 (their full range)."""
-    from scipy.io import wavfile
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*EOF.*")
-            warnings.filterwarnings("ignore", message=".*not understood.*", category=wavfile.WavFileWarning)
-            _, samples = wavfile.read(path)
-    except Exception as error:  # the parser raises struct.error, ValueError, MemoryError and more for damaged headers
-        raise CannotOpen(f"{path} is not a whole WAV sound ({error}); write it anew.") from error
-    samples = samples[:, None] if samples.ndim == 1 else samples
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    names = {1: ("sound",), 2: ("left", "right")}.get(samples.shape[1])
-    return samples.astype(np.float32), names, 2.0
 
 
 def _array_samples(array: np.ndarray, channels: str, where: str) -> tuple[np.ndarray, float | None]:
@@ -298,49 +268,3 @@ def _array_samples(array: np.ndarray, channels: str, where: str) -> tuple[np.nda
     if array.dtype in (np.uint8, np.uint16):
         return array.astype(np.float32) / np.iinfo(array.dtype).max, 1.0
     return array.astype(np.float32), 1.0 if array.dtype == bool else None
-
-
-def _load_array(path: Path, key: str | None) -> np.ndarray:
-    """Read one array; the length that a header promises is compared with the file before memory is taken."""
-    try:
-        if path.suffix.lower() == ".npy":
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses a file shorter than its header says
-            _check_bytes(path, mapped.nbytes)
-            return np.array(mapped)
-        with np.load(path, allow_pickle=False) as archive:
-            member = _member(path, archive.files, key)
-            _check_member(path, archive, f"{member}.npy")
-            return archive[member]
-    except (CannotOpen, ConfigError):
-        raise
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged files
-        raise CannotOpen(
-            f"{path} is not a whole NumPy file of plain numbers ({error}); write it anew with numpy.save."
-        ) from error
-
-
-def _member(path: Path, members: list[str], key: str | None) -> str:
-    if key is None and len(members) == 1:
-        return members[0]
-    if key is None or key not in members:
-        got = "no key" if key is None else f'the key "{key}"'
-        raise ConfigError(f"Got {got} for {path}, expected one of: {', '.join(members) or '(it is empty)'}; pass key=.")
-    return key
-
-
-def _check_member(path: Path, archive, member: str) -> None:
-    """Compare what the header of an archive's array promises with what the archive holds, before memory is taken."""
-    held = archive.zip.getinfo(member).file_size
-    with archive.zip.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
-    promised = math.prod(shape) * dtype.itemsize
-    if promised > held:
-        raise CannotOpen(f"{path} promises {promised} bytes of {member} and holds {held}; write it anew with numpy.savez.")
-    _check_bytes(path, held)
-
-
-def _check_bytes(path: Path, size: int) -> None:
-    if size > MAX_BYTES:
-        raise CannotOpen(f"{path} holds {size / 2**30:.1f} GiB, expected at most {MAX_BYTES / 2**30:.0f}; cut it into parts.")
