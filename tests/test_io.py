@@ -52,7 +52,8 @@ class Bomb:
 @pytest.fixture(autouse=True)
 def host(monkeypatch):
     """A host without strangers' plugins, with the fake format."""
-    monkeypatch.setenv("INRBRIDGE_PLUGINS", "")
+    monkeypatch.setattr(plugins, "distributions", lambda: [])  # installed plugins are out of sight, not switched off
+    monkeypatch.delenv("INRBRIDGE_PLUGINS", raising=False)
     monkeypatch.delenv("INRBRIDGE_STRICT", raising=False)
     plugins.rescan().register(RippleFormat())
     yield plugins.registry()
