@@ -176,8 +176,8 @@ def _true_to_scale(sides: Sequence[float]) -> bool:
 def _height_to_width(chart: _Chart, views: Sequence[tuple[int, ...]]) -> float:
     if chart.unit:
         return 0.5
-    ratios = [(chart.high[down] - chart.low[down]) / (chart.high[right] - chart.low[right]) for down, right in views]
-    return min(max(*ratios, 0.35), 2.0) if max(ratios) <= 4 else 1.0
+    sides = [[chart.high[a] - chart.low[a] for a in view] for view in views]
+    return max(down / right if _true_to_scale((down, right)) else 0.6 for down, right in sides)
 
 
 def _pictures(names: Sequence[str]) -> list[tuple[str, list[int]]]:

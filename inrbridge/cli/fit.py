@@ -39,7 +39,7 @@ def add_arguments(parser) -> None:
 
 def run(args) -> None:
     from inrbridge.fitting import deal, fit
-    from inrbridge.signals import read_signals
+    from inrbridge.signals import read_labels, read_signals
 
     common, special = settings(args.set)
     labels = None if args.labels is None else read_labels(args.labels)

@@ -62,13 +62,14 @@ def pick(args) -> tuple[object, str]:
 
 def item_index(store, word: str) -> int:
     """Return the place of a field by its name, else by its number."""
-    from inrbridge.errors import unknown_name
+    from inrbridge.errors import UnknownName, did_you_mean
 
     if word in store.names:
         return store.names.index(word)
     if word.isdigit() and int(word) < len(store):
         return int(word)
-    raise unknown_name("field", word, store.names)
+    listed = ", ".join(store.names[:5]) + (", ..." if len(store) > 5 else "")
+    raise UnknownName(f'There is no field "{word}" in {store.path}; expected one of {listed}.{did_you_mean(word, store.names)}')
 
 
 def number(text: str, kind: type, option: str):

@@ -14,7 +14,7 @@ from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, PluginError, StoreError
 from inrbridge.field import Field, Stackable, channel_names
 from inrbridge.fitting.optimizing import fields_at_once, optimize, psnr, sample_targets
-from inrbridge.fitting.planning import Fingerprints, Job, deal, plan_jobs, seeded
+from inrbridge.fitting.planning import Fingerprints, Job, deal, plan_jobs, samples_signals, seeded
 from inrbridge.fitting.threads import run_side_by_side
 from inrbridge.io import build_field
 from inrbridge.plugins import get_format
@@ -92,8 +92,8 @@ def fit(
         return _fit_store(jobs, Path(out), batch, resume, progress, device)
     fields: dict[str, Field] = {}
     with Progress(_work(jobs), "fit", progress) as bar:
-        for part in _batches(jobs, batch):
-            for job, field, quality in _fields(part, *_fit_batch(part, device, bar)):
+        for part, fitted, qualities in _fit_batches(jobs, batch, device, bar):
+            for job, field, quality in zip(part, fitted, qualities, strict=True):
                 field.psnr = quality
                 fields[job.signal.name] = field
     return [fields[job.signal.name] for job in jobs]
@@ -105,8 +105,7 @@ def _fit_store(jobs: list[Job], out: Path, batch: int, resume: bool, progress, d
         raise StoreError(f"{out} holds {len(writer.names)} fields already; fit into another folder, or go on with resume=True.")
     jobs = Fingerprints(out).open_jobs(jobs, writer.names)
     with Progress(_work(jobs), "fit", progress) as bar:
-        for part in _batches(jobs, batch):
-            fitted, qualities = _fit_batch(part, device, bar)
+        for part, fitted, qualities in _fit_batches(jobs, batch, device, bar):
             if isinstance(fitted, FieldStack):
                 group = fitted.groups[0]
                 writer.add_states(
@@ -128,17 +127,19 @@ def _work(jobs: Sequence[Job]) -> int:
     return sum(max(1, job.steps) for job in jobs)
 
 
-def _batches(jobs: Sequence[Job], batch: int) -> Iterator[list[Job]]:
+def _fit_batches(jobs: Sequence[Job], batch: int, device: torch.device, bar: Progress) -> Iterator[tuple]:
+    """Yield (jobs, their fields, their PSNR) batch by batch; a batch holds jobs of one group."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.group, []).append(job)
+    all_qualities: list[float] = []
     for members in groups.values():
         for start in range(0, len(members), batch):
-            yield members[start : start + batch]
-
-
-def _fields(jobs: Sequence[Job], fitted: FieldStack | list[Field], qualities: Sequence[float]):
-    return zip(jobs, fitted, qualities, strict=True)
+            part = members[start : start + batch]
+            fitted, qualities = _fit_batch(part, device, bar)
+            all_qualities += qualities
+            bar.advance(0, fields=len(all_qualities), psnr=sum(all_qualities) / len(all_qualities))
+            yield part, fitted, qualities
 
 
 def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tuple[FieldStack | list[Field], list[float]]:
@@ -147,7 +148,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
     if sampled is not None:
         together = stack(sampled)
         qualities = psnr(lambda rows, points: together(points)[rows], [job.signal for job in jobs])
-        bar.advance(_work(jobs), psnr=sum(qualities) / len(qualities))
+        bar.advance(_work(jobs))
         return sampled, qualities
     first = jobs[0]
     pool = first.plan.pool(first.signal.field.domain, seeded(first.seed, "points"))
@@ -172,7 +173,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
     slices = [jobs[start : start + size] for start in range(0, len(jobs), size)]
     parts = run_side_by_side(fit_slice, slices, threads, bar.advance)
     qualities = [quality for _, part in parts for quality in part]
-    bar.advance(0 if order else len(jobs), psnr=sum(qualities) / len(qualities))
+    bar.advance(0 if order else len(jobs))
     states = {name: torch.cat([part[name] for part, _ in parts]) for name in parts[0][0]}
     return FieldStack.from_states(template.to("cpu"), states), qualities
 
@@ -180,7 +181,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
 def _sample(jobs: Sequence[Job]) -> list[Field] | None:
     """Read the fields off the signals, where their format can."""
     format = get_format(jobs[0].format)
-    if "sample" not in format.abilities():
+    if not samples_signals(format):
         return None
     fields = []
     for job in jobs:

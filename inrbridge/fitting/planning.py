@@ -39,6 +39,8 @@ class Job:
     @property
     def settings(self) -> dict:
         """What decides the result, beside the signal itself (JSON)."""
+        if samples_signals(get_format(self.format)):
+            return {"format": self.format, "options": dict(self.options)}
         return {
             "format": self.format,
             "options": dict(self.options),
@@ -94,18 +96,19 @@ def plan_jobs(
     for signal, name, split in zip(signals, formats, placed, strict=True):
         own = dict(settled[name])
         its_steps, its_lr = int(own.pop("steps")), float(own.pop("lr"))
-        if signal.shape is not None and "shape" in _known_options(chosen[name]) and _samples(chosen[name]):
+        if signal.shape is not None and "shape" in _known_options(chosen[name]) and samples_signals(chosen[name]):
             own.setdefault("shape", list(signal.shape))  # a grid as fine as the signal loses nothing
         jobs.append(Job(signal, split, name, own, its_steps, its_lr, PointPlan.of(signal, points, oversample), int(seed)))
     return jobs
 
 
-def _samples(format: Format) -> bool:
+def samples_signals(format: Format) -> bool:
+    """Say whether the format reads its fields off the signals, with no optimisation."""
     return "sample" in format.abilities()
 
 
 def _known_options(format: Format) -> dict[str, object]:
-    return format.options("sample" if _samples(format) else "build")
+    return format.options("sample" if samples_signals(format) else "build")
 
 
 def _settle_options(chosen, options, format_options, steps, lr) -> dict[str, dict]:
