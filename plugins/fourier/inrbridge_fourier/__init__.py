@@ -84,7 +84,7 @@ class FourierFormat(Format):
         return field
 
     def fit_defaults(self) -> dict:
-        return {"steps": 500, "lr": 1e-3}
+        return {"steps": 500, "lr": 5e-3}
 
 
 @hookimpl

@@ -79,7 +79,7 @@ class SirenFormat(Format):
         return field
 
     def fit_defaults(self) -> dict:
-        return {"steps": 500, "lr": 1e-3}
+        return {"steps": 500, "lr": 2e-3}
 
 
 @hookimpl
