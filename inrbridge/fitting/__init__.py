@@ -77,8 +77,7 @@ def fit(
         StoreError: the store holds fields of the same names that were fitted otherwise.
         NotFinite: the optimisation diverged.
 
-    >>> from inrbridge.domains import Box
-    >>> fields = fit([torch.zeros(4, 4)], "grid")
+    >>> fields = fit([torch.zeros(8, 8)], "grid")
     >>> fields[0](torch.zeros(1, 2)).shape
     torch.Size([1, 1])
     """
