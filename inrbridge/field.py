@@ -103,8 +103,9 @@ class FunctionField:
     torch.Size([3, 1])
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], domain: Domain, channels: int,
-                 channel_names: tuple[str, ...] | None = None):
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], domain: Domain, channels: int, channel_names: tuple[str, ...] | None = None
+    ):
         self.function, self.domain, self.channels = function, domain, channels
         self.channel_names = channel_names
 

@@ -3,11 +3,26 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Box
-from inrbridge.nn.conv import BasisConv, Conv
-from inrbridge.nn.sampled import Sampled
+from inrbridge.models import build_model
+from inrbridge.nn import (  # fmt: skip
+    Activation,
+    AvgPool,
+    BasisConv,
+    BatchNorm,
+    Conv,
+    Downsample,
+    GlobalIntegral,
+    Linear,
+    MaxPool,
+    Residual,
+    Sampled,
+    Sequential,
+    Upsample,
+)
 from inrbridge.sampling import grid
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -89,7 +104,9 @@ def test_gradients_are_those_of_torch(generator):
     layer = Conv(3, 5, 3, spacing=0.1, generator=generator).double()
     out = torch.randn(2, 5, 9, 12, dtype=torch.float64, generator=generator)
     image.requires_grad_()
-    expected = torch.autograd.grad((F.conv2d(image, layer.weight, layer.bias, padding=1) * out).sum(), [image, layer.weight, layer.bias])
+    expected = torch.autograd.grad(
+        (F.conv2d(image, layer.weight, layer.bias, padding=1) * out).sum(), [image, layer.weight, layer.bias]
+    )
     for case in (sampled, unstructured(sampled)):
         values = case.values.clone().requires_grad_()
         got = layer(Sampled(case.discretization, values)).values
@@ -115,3 +132,75 @@ def test_dilated_nodes_on_a_finer_grid_fall_through(generator):
     expected = F.conv2d(image, layer.weight, layer.bias, padding=2, dilation=2)
     for case in (sampled, unstructured(sampled)):
         torch.testing.assert_close(as_image(layer(case), image, (8, 8)), expected, atol=1e-10, rtol=1e-10)
+
+
+class Block(nn.Module):
+    """A strided residual block of torch layers, and the same block of INR-Net layers with the same weights."""
+
+    def __init__(self, channels, out, generator):
+        super().__init__()
+        self.discrete = nn.ModuleDict({
+            "conv1": nn.Conv2d(channels, out, 3, 2, 1, bias=False), "norm1": nn.BatchNorm2d(out),
+            "conv2": nn.Conv2d(out, out, 3, 1, 1, bias=False), "norm2": nn.BatchNorm2d(out),
+            "short": nn.Conv2d(channels, out, 1, 2, bias=False),
+        })  # fmt: skip
+        conv1, conv2 = (Conv(a, out, 3, spacing=h, stride=s, bias=False, generator=generator)
+                        for a, h, s in ((channels, 0.1, 2), (out, 0.2, 1)))  # fmt: skip
+        self.body = Sequential(conv1, BatchNorm(out), Activation("relu"), conv2, BatchNorm(out))
+        self.short = Linear.from_discrete(self.discrete["short"])
+        self.continuous = Sequential(Residual(*self.body, shortcut=Sequential(Downsample(2), self.short)), Activation("relu"))
+        for mine, theirs in ((conv1, "conv1"), (conv2, "conv2")):
+            mine.weight = nn.Parameter(self.discrete[theirs].weight.detach().clone())
+
+    def run(self, image):
+        d = self.discrete
+        inner = d["norm2"](d["conv2"](torch.relu(d["norm1"](d["conv1"](image)))))
+        return torch.relu(inner + d["short"](image))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_residual_net_in_training_and_evaluation(dtype, generator):
+    """Logits, running statistics after three steps and then evaluation agree."""
+    block = Block(3, 6, generator).to(dtype)
+    tolerance = {"atol": TOLERANCE[dtype] * 10, "rtol": TOLERANCE[dtype] * 10}
+    for _ in range(3):
+        image, sampled = image_on((9, 12), 3, dtype, generator)
+        expected, out = block.run(image), block.continuous(sampled)
+        torch.testing.assert_close(as_image(out, image, expected.shape[2:]), expected, **tolerance)
+        torch.testing.assert_close(GlobalIntegral()(out), expected.mean((2, 3)), **tolerance)
+    for mine, theirs in ((block.body[1], "norm1"), (block.body[4], "norm2")):
+        torch.testing.assert_close(mine.running_mean, block.discrete[theirs].running_mean, **tolerance)
+        torch.testing.assert_close(mine.running_var, block.discrete[theirs].running_var, **tolerance)
+    block.eval()
+    expected = block.run(image)
+    torch.testing.assert_close(as_image(block.continuous(sampled), image, expected.shape[2:]), expected, **tolerance)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_pooling_and_upsampling(d, generator):
+    shape = {1: (12,), 2: (8, 12), 3: (4, 6, 8)}[d]
+    image, sampled = image_on(shape, 3, torch.float64, generator)
+    pools = {"Max": MaxPool.from_kernel(2, 0.1, 2), "Avg": AvgPool.from_kernel(2, 0.1, 2)}
+    for name, pool in pools.items():
+        expected = getattr(nn, f"{name}Pool{d}d")(2)(image)
+        torch.testing.assert_close(as_image(pool(sampled), image, expected.shape[2:]), expected)
+    expected = nn.Upsample(scale_factor=2)(image)
+    fine = grid(sampled.discretization.domain, tuple(2 * n for n in shape), dtype=torch.float64)
+    torch.testing.assert_close(as_image(Upsample(2)(sampled, fine), image, expected.shape[2:]), expected)
+
+
+def test_a_classifier_from_pixels_to_logits(generator):
+    """The whole convnet against its CNN twin, weight for weight."""
+    net = (
+        build_model("convnet", Box.centered(2), 1, 4, widths=(4, 8), strides=(1, 2), resolution=12, generator=generator)
+        .double()
+        .eval()
+    )
+    conv1, norm1, _, conv2, norm2, _ = net.trunk
+    image = torch.randn(3, 1, 12, 12, dtype=torch.float64, generator=generator)
+    hidden = image
+    for conv, norm, stride in ((conv1, norm1, 1), (conv2, norm2, 2)):
+        hidden = F.conv2d(hidden, conv.weight, None, stride, 1)
+        hidden = torch.relu(F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    pixels = Sampled(grid(Box.centered(2), (12, 12), dtype=torch.float64), image.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(net(pixels), net.head(hidden.mean((2, 3))), atol=1e-10, rtol=1e-10)

@@ -54,7 +54,6 @@ def test_permuted_points_permute_the_output(which, generator):
 def test_output_anywhere_follows_the_same_formula(which, generator):
     """Asking at other coordinates: outputs at a subset of points agree with the full evaluation there."""
     layer, source = layers(generator)[which], sobol(Box.centered(2), 200, generator, **DOUBLE)
-    values = torch.randn(1, 200, 2, generator=generator, **DOUBLE)
     asked = Discretization(source.points[50:60], torch.full((10,), 0.4, **DOUBLE), source.domain)
     dense = build_stencil(layer.rule, source, asked).dense()
     torch.testing.assert_close(dense, build_stencil(layer.rule, source).dense()[50:60])
@@ -104,6 +103,7 @@ def test_converges_in_the_number_of_points(which, generator):
     layer = layers(generator)[which]
     asked = Discretization(torch.tensor([[0.1, 0.2], [-0.3, 0.05]], **DOUBLE), torch.full((2,), 2.0, **DOUBLE), Box.centered(2))
     kernel = layer.kernel(torch.tensor(layer.rule.seeds, **DOUBLE)) if which == 3 else layer.weight.flatten(2).permute(2, 1, 0)
+
     def outputs(n):
         """Eight randomizations of the points (8, 2, out)."""
         found = []

@@ -7,8 +7,18 @@ import torch
 from inrbridge.domains import Ball, Box, Region, Sphere, Torus
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow, UnknownName
 from inrbridge.sampling import grid, lattice, points, sobol
-from inrbridge.stencils import (BORDERS, Bins, BSpline, Cells, Gaussian, Polynomial, Quadrature, Reconstruct,  # fmt: skip
-                                build_stencil, kernel_nodes)
+from inrbridge.stencils import (  # fmt: skip
+    BORDERS,
+    Bins,
+    BSpline,
+    Cells,
+    Gaussian,
+    Polynomial,
+    Quadrature,
+    Reconstruct,
+    build_stencil,
+    kernel_nodes,
+)
 from inrbridge.stencils.bases import cardinal_bspline
 from inrbridge.stencils.reconstruct import LEBESGUE_LIMIT, moving_least_squares
 

@@ -146,6 +146,8 @@ def _leave_out(out: Path, store: Store, name: str, views: dict, settings: Settin
     """Train on all formats but one: accuracy on the test fields of that format, and on those of the others."""
     common = {"domain": PLANE, "channels": ["gray"], "exclude_formats": [name]}
     known = {split: FieldDataset(store, split, **common, **views) for split in ("train", "test")}
-    unknown = FieldDataset(store, "test", [name], domain=PLANE, channels=["gray"], class_names=known["train"].class_names, **views)
+    unknown = FieldDataset(
+        store, "test", [name], domain=PLANE, channels=["gray"], class_names=known["train"].class_names, **views
+    )
     model = _train(out / f"model-without-{name}", known["train"], known["test"], settings, progress).model
     return tuple(evaluate(model, data, sampler="lattice", n=settings.points)["accuracy"] for data in (unknown, known["test"]))

@@ -37,8 +37,13 @@ def lines(report: dict) -> list[str]:
         psnr = report["psnr_by_format"][name]
         shown = "exact" if psnr >= 99 else f"{psnr:.1f} dB"
         held, rest = report["leave_one_format_out"][name], report["leave_one_format_out_rest"][name]
-        text.append(f"| {name} | {counts} | {shown} | {percent(100 * accuracy)} | {percent(100 * held)} | {percent(100 * rest)} |")
-    for title, key in (("points (lattice)", "accuracy_by_points"), (f"sampler ({report['points']} points)", "accuracy_by_sampler")):
+        text.append(
+            f"| {name} | {counts} | {shown} | {percent(100 * accuracy)} | {percent(100 * held)} | {percent(100 * rest)} |"
+        )
+    for title, key in (
+        ("points (lattice)", "accuracy_by_points"),
+        (f"sampler ({report['points']} points)", "accuracy_by_sampler"),
+    ):
         text += ["", f"| {title} | " + " | ".join(report[key]) + " |", "|---" * (1 + len(report[key])) + "|"]
         text.append("| accuracy | " + " | ".join(percent(100 * v) for v in report[key].values()) + " |")
     spent = ", ".join(f"{name.replace('_', ' ')} {value:.0f} s" for name, value in report["seconds"].items())
@@ -69,19 +74,19 @@ def _draw_fields(path: Path, data: FieldDataset, columns: int = 10, side: int = 
     for row, name in enumerate(names):
         for column in range(columns):
             axis = axes[row][column]
-            axis.set_xticks([]), axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
             if column == 0:
                 axis.set_ylabel(name, color=INK)
             found = [i for i, f in enumerate(data.formats) if f == name and labels[i] == column]
             if found:
                 with torch.no_grad():
                     image = data.field(found[0])(grid).reshape(side, side)
-                axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+                axis.imshow(image.numpy(), cmap="gray", vmin=0, vmax=1)
     figure.savefig(path)
 
 
 def _draw_accuracy(path: Path, report: dict) -> None:
-    figure = _figure(11, 3.2)
+    figure = _figure(11, 3.5)
     left, middle, right = figure.subplots(1, 3, sharey=True)
     points = {int(n): 100 * v for n, v in report["accuracy_by_points"].items()}
     left.plot(list(points), list(points.values()), "o-", color=ACCENT)
@@ -96,11 +101,13 @@ def _draw_accuracy(path: Path, report: dict) -> None:
     middle.tick_params(axis="x", rotation=30)
     names = list(report["accuracy_by_format"])
     place = torch.arange(len(names)).numpy()
-    right.bar(place - 0.2, [100 * report["accuracy_by_format"][k] for k in names], 0.4, color=SOFT, edgecolor=ACCENT, label="trained on")
+    right.bar(
+        place - 0.2, [100 * report["accuracy_by_format"][k] for k in names], 0.4, color=SOFT, edgecolor=ACCENT, label="trained on"
+    )
     right.bar(place + 0.2, [100 * report["leave_one_format_out"][k] for k in names], 0.4, color=ACCENT, label="never seen")
     right.set_xticks(place, names)
     right.set_title("by format")
-    right.legend(loc="lower right", framealpha=0.9)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
     every = [*points.values(), *(100 * v for k in ("accuracy_by_sampler", "accuracy_by_format", "leave_one_format_out")
                                  for v in report[k].values())]  # fmt: skip
     left.set_ylim(max(0, min(every) - 3), 100.5)
@@ -111,18 +118,20 @@ def _draw_accuracy(path: Path, report: dict) -> None:
 
 def _draw_points(path: Path, data: FieldDataset, points: int) -> None:
     """A training discretization over a field, its prefixes (the points after each stride) larger and darker."""
-    figure = _figure(4.2, 4.2)
+    figure = _figure(4.2, 4.8)
     axis = figure.subplots()
     (top, left), (bottom, right) = data.domain.bounds
     grid = get_sampler("grid")(data.domain, (128, 128)).points
     with torch.no_grad():
-        axis.imshow(data.field(0)(grid).reshape(128, 128), cmap="gray", vmin=-0.3, vmax=1.6, extent=(left, right, bottom, top))
+        axis.imshow(
+            data.field(0)(grid).reshape(128, 128).numpy(), cmap="gray", vmin=-0.3, vmax=1.6, extent=(left, right, bottom, top)
+        )
     discretization = get_sampler("lattice")(data.domain, points, torch.Generator().manual_seed(0))
-    for level, (stride, size, colour) in enumerate(((1, 5, "#7fb2ff"), (2, 16, "#ffb000"), (4, 45, "#ff3b6b"))):
+    for stride, size, colour in ((1, 5, "#7fb2ff"), (2, 16, "#ffb000"), (4, 45, "#ff3b6b")):
         x = discretization.thin(stride).points
-        axis.scatter(x[:, 1], x[:, 0], s=size, color=colour, label=f"{len(x)} points" + (" after strides" if level else ""))
-    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.06), ncols=3, frameon=False, fontsize=8, columnspacing=1)
-    axis.set_xlim(left, right), axis.set_ylim(bottom, top)
+        axis.scatter(*x.flip(1).T.numpy(), s=size, color=colour, label=f"{len(x)}")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, title="points at the start and after each stride")
+    axis.set(xlim=(left, right), ylim=(bottom, top), xticks=(left, right), yticks=(bottom, top))
     figure.savefig(path)
 
 
@@ -130,7 +139,7 @@ def _draw_confusion(path: Path, confusion: list[list[int]]) -> None:
     counts = torch.tensor(confusion)
     figure = _figure(4.6, 4.2)
     axis = figure.subplots()
-    axis.imshow(counts.float().sqrt(), cmap="Blues")
+    axis.imshow(counts.float().sqrt().numpy(), cmap="Blues")
     for i, row in enumerate(confusion):
         for j, value in enumerate(row):
             if value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -154,10 +155,12 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
     order = first.plan.order(first.steps, seeded(first.seed, "order"))
     template, states = _fresh(jobs[:1])
     template.to(device)
+    asking = threading.Lock()  # a user's callable need not bear two threads at once
 
     def fit_slice(part: Sequence[Job], tick: Callable[[int], object]) -> tuple[dict[str, Tensor], list[float]]:
         signals = [job.signal for job in part]
-        targets = sample_targets(signals, pool).to(device)
+        with asking:
+            targets = sample_targets(signals, pool).to(device)
         states = {name: value.to(device) for name, value in _fresh(part)[1].items()}
         states = optimize(template, states, pool.to(device), targets, order, first.lr, lambda steps: tick(steps * len(part)))
 
@@ -165,7 +168,8 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
             chosen = {name: value[rows] for name, value in states.items()}
             return evaluate_states(template, chosen, points.to(device)).cpu()
 
-        return {name: value.cpu() for name, value in states.items()}, psnr(evaluate, signals)
+        with asking:
+            return {name: value.cpu() for name, value in states.items()}, psnr(evaluate, signals)
 
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     size = fields_at_once(states, first.plan, len(jobs), device)

@@ -49,7 +49,9 @@ def build_model(name: str, domain: Domain, in_channels: int, classes: int, *, ge
     known = [key for key in inspect.signature(model.__init__).parameters if key not in _GIVEN]
     for key in options:
         if key not in known:
-            raise ConfigError(f'Model "{name}" has no option "{key}"; expected one of: {", ".join(known)}.{did_you_mean(key, known)}')
+            raise ConfigError(
+                f'Model "{name}" has no option "{key}"; expected one of: {", ".join(known)}.{did_you_mean(key, known)}'
+            )
     return model(domain, in_channels, classes, generator=generator, **options)
 
 
@@ -61,7 +63,9 @@ def _model_class(name: str) -> type[INRNet]:
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f'Got model "{name}", but {error}; expected "package.module:Class" of an installed package.') from error
+            raise ConfigError(
+                f'Got model "{name}", but {error}; expected "package.module:Class" of an installed package.'
+            ) from error
         if not (isinstance(found, type) and issubclass(found, INRNet)):
             raise ConfigError(f'Got model "{name}", which is no subclass of inrbridge.models.INRNet.')
         return found

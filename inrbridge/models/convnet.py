@@ -10,7 +10,18 @@ from torch import Tensor, nn
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
 from inrbridge.models.net import INRNet, linear, node_spacing
-from inrbridge.nn import Activation, BasisConv, BatchNorm, Conv, Dropout, GlobalIntegral, InstanceNorm, LayerNorm, Sampled, Sequential
+from inrbridge.nn import (
+    Activation,
+    BasisConv,
+    BatchNorm,
+    Conv,
+    Dropout,
+    GlobalIntegral,
+    InstanceNorm,
+    LayerNorm,
+    Sampled,
+    Sequential,
+)
 
 _NORMS = {"batch": BatchNorm, "instance": InstanceNorm, "layer": LayerNorm, "none": None}
 

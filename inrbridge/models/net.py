@@ -40,11 +40,15 @@ class INRNet(nn.Module):
         """Map the samples of b fields to the output (b, classes)."""
         raise TypeError(f"{type(self).__name__} does not define compute(sampled); write it in the subclass.")
 
-    def forward(self, fields: Sampled | Field | Sequence[Field] | FieldStack, discretization: Discretization | None = None) -> Tensor:
+    def forward(
+        self, fields: Sampled | Field | Sequence[Field] | FieldStack, discretization: Discretization | None = None
+    ) -> Tensor:
         """Return the output (b, classes) for b fields (one field: b = 1)."""
         return self.compute(self.sample(fields, discretization))
 
-    def sample(self, fields: Sampled | Field | Sequence[Field] | FieldStack, discretization: Discretization | None = None) -> Sampled:
+    def sample(
+        self, fields: Sampled | Field | Sequence[Field] | FieldStack, discretization: Discretization | None = None
+    ) -> Sampled:
         """Evaluate the fields on the discretization, in the dtype and on the device of the net.
 
         Raises:
@@ -56,7 +60,8 @@ class INRNet(nn.Module):
             fields = stack([fields] if isinstance(fields, Field) else list(fields))
         if fields.domain.dim != self.domain.dim:
             raise ShapeMismatch(
-                f"Got fields on {fields.domain}, expected fields on {self.domain}; align them first, e.g. FieldDataset(.., domain=..)."
+                f"Got fields on {fields.domain}, expected fields on {self.domain}; align them first, "
+                "e.g. FieldDataset(store, domain=net.domain)."
             )
         like = next(self.parameters())
         discretization = (discretization if discretization is not None else self.own_discretization()).to(like)

@@ -43,7 +43,11 @@ class INRNet2(INRNet):
         layers = [*convolve(in_channels, widths[0], supports[0], 2), Activation("relu"),
                   *convolve(widths[0], widths[1], supports[1], 2), Activation("relu")]  # fmt: skip
         for _ in range(self.blocks):
-            inner = [*convolve(widths[1], widths[1], supports[2]), Activation("relu"), *convolve(widths[1], widths[1], supports[2])]
+            inner = [
+                *convolve(widths[1], widths[1], supports[2]),
+                Activation("relu"),
+                *convolve(widths[1], widths[1], supports[2]),
+            ]
             layers += [Residual(*inner), Activation("relu")]
         self.trunk = Sequential(*layers)
         self.integral = GlobalIntegral()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def _dimension(dim: int | None, *values) -> int:
 
 
 class LocalLayer(nn.Module):
-    """What all local layers share: channels, stride, border and bias. Maps Sampled (b, n, in) to Sampled (b, n / stride^d, out)."""
+    """What all local layers share: channels, stride, border, bias. Maps values (b, n, in) to (b, n / stride^d, out)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, border: str, bias: bool, groups: int = 1):
         super().__init__()
@@ -208,13 +209,15 @@ class MLPConv(LocalLayer):
         self.half_width, self.ball = tuple(float(r) for r in _per_axis(half_width, dim, "half_width")), ball
         widths = [dim, *hidden]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.GELU()]
         self.kernel_net = nn.Sequential(*layers, nn.Linear(widths[-1], in_channels * out_channels))
         for layer in self.kernel_net[::2]:
             bound = math.sqrt(6 / layer.in_features)  # keeps the variance through the hidden layers
             last = layer is self.kernel_net[-1]
-            nn.init.uniform_(layer.weight, *(s * bound / (math.sqrt(in_channels) if last else 1) for s in (-1, 1)), generator=generator)
+            nn.init.uniform_(
+                layer.weight, *(s * bound / (math.sqrt(in_channels) if last else 1) for s in (-1, 1)), generator=generator
+            )
             nn.init.uniform_(layer.bias, *(s / math.sqrt(in_channels) if last else s for s in (-1.0, 1.0)), generator=generator)
         self.bins = bins
 
@@ -228,7 +231,9 @@ class MLPConv(LocalLayer):
         dim = len(self.half_width)
         # not a lattice: where the points are one too, every bin would be off its seed in the same direction
         unit = Ball((0.0,) * dim, 1.0) if self.ball else Box.centered(dim)
-        seeds = halton(unit, count, torch.Generator().manual_seed(0), dtype=torch.float64).points * torch.tensor(self.half_width, dtype=torch.float64)
+        seeds = halton(unit, count, torch.Generator().manual_seed(0), dtype=torch.float64).points * torch.tensor(
+            self.half_width, dtype=torch.float64
+        )
         self.rule = Bins(tuple(tuple(seed) for seed in seeds.tolist()), self.half_width, self.ball)
 
     def kernel(self, offsets: Tensor) -> Tensor:

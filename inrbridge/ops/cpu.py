@@ -72,7 +72,9 @@ def local_forward(values: Tensor, kernel: Tensor, index: Tensor, weight: Tensor,
     return out
 
 
-def local_backward(values: Tensor, kernel: Tensor, grad: Tensor, index: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+def local_backward(
+    values: Tensor, kernel: Tensor, grad: Tensor, index: Tensor, weight: Tensor, groups: int
+) -> tuple[Tensor, Tensor]:
     """Both gradients from the output's gradient (m, b, o), with the lists of the transposed stencil."""
     m, b, o = grad.shape
     rows, adjoint = grad.reshape(m, b * o), _by_group(_adjoint(kernel, groups), groups)

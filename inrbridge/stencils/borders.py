@@ -101,13 +101,15 @@ def _shrink(source: Discretization, before: tuple[float, ...], after: tuple[floa
     if np.any(low >= high):
         raise EmptyDiscretization(
             f'Got a kernel that reaches {before} and {after} on {source.domain} with border "valid": nothing is left; '
-            'use a smaller kernel or another border mode.'
+            "use a smaller kernel or another border mode."
         )
     points = source.points.double().cpu().numpy()
     slack = 1e-6 * source.spacing
     inside = torch.from_numpy(((points >= low - slack) & (points <= high + slack)).all(1)).to(source.points.device)
     if not bool(inside.any()):
-        raise EmptyDiscretization(f'Got {len(source)} points of which none keeps its kernel inside {source.domain}; use more points.')
+        raise EmptyDiscretization(
+            f"Got {len(source)} points of which none keeps its kernel inside {source.domain}; use more points."
+        )
     structure = source.structure
     if isinstance(structure, Grid):
         counts = [_count_inside(*axis) for axis in zip(structure.start, structure.step, structure.shape, low, high, strict=True)]
@@ -121,9 +123,8 @@ def _shrink(source: Discretization, before: tuple[float, ...], after: tuple[floa
     domain = Box(tuple(low.tolist()), tuple(high.tolist()))
     weights = source.weights[inside]
     weights = weights * (domain.measure / weights.sum())
-    return replace(
-        source, points=source.points[inside], weights=weights, domain=domain, structure=structure, extend_to=None, finer=None, cache={}
-    )  # fmt: skip
+    points, fresh = source.points[inside], {"extend_to": None, "finer": None, "cache": {}}
+    return replace(source, points=points, weights=weights, domain=domain, structure=structure, **fresh)
 
 
 def _count_inside(start: float, step: float, size: int, low: float, high: float) -> tuple[int, int]:

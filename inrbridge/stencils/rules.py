@@ -116,7 +116,9 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     neighbors = rule.neighbors or default_neighbors(rule.order, points.shape[1])
     low = np.asarray(source.domain.bounds[0])
     query = np.flatnonzero(inside)
-    index, weight = moving_least_squares(points - low, coords[inside] - low, rule.order, neighbors, periods(border, source.domain))
+    index, weight = moving_least_squares(
+        points - low, coords[inside] - low, rule.order, neighbors, periods(border, source.domain)
+    )
     rows, slots = np.nonzero(weight)
     entry, node = np.divmod(query[rows], k)
     values = weight[rows, slots]

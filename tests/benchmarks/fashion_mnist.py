@@ -5,7 +5,8 @@ linear layer, and are trained by one recipe: the same images in the same order, 
 sees the 28x28 pixels; the INR-Net sees fields (cubic interpolation) at the points of a randomly shifted lattice, one of a pool
 drawn once. Prints one JSON line a measurement. Data: `$INRBRIDGE_DATA/data/fashion_mnist.npz`.
 
-    INRBRIDGE_DATA=.. python tests/benchmarks/fashion_mnist.py --epochs 5 --seeds 0 1 2
+    INRBRIDGE_DATA=.. python tests/benchmarks/fashion_mnist.py --seeds 0 1 2
+    INRBRIDGE_DATA=.. python tests/benchmarks/fashion_mnist.py --nets inr-net --points 256 1024 --samplers lattice sobol grid
 """
 
 import argparse
@@ -80,53 +81,96 @@ def accuracy(forward, labels) -> float:
     return 100 * float(sum(right)) / len(labels)
 
 
+def measure_cnn(args, data, seed, report):
+    """Train the CNN on pixels; test it on the pixel grids of the three scales."""
+    train, test, train_labels, test_labels = data
+    torch.manual_seed(seed)
+    started, net = time.perf_counter(), Cnn()
+    fit(net, lambda i, _: net(train[i].movedim(-1, 1)), train_labels, args.epochs, seed)
+    seconds = time.perf_counter() - started
+    for scale, side in SCALES.items():
+        points = get_sampler("grid")(BOX, (side, side)).points
+
+        def forward(i, points=points, side=side):
+            return net(values_at(test[i], points).transpose(1, 2).unflatten(2, (side, side)))
+
+        report(
+            net="cnn",
+            seed=seed,
+            scale=scale,
+            sampler="grid",
+            points=side**2,
+            accuracy=accuracy(forward, test_labels),
+            seconds=seconds,
+        )
+
+
+def measure_inr_net(args, data, seed, report):
+    """Train the INR-Net on a pool of discretizations; test it on fresh ones at the three scales."""
+    train, test, train_labels, test_labels = data
+    started = time.perf_counter()
+    options = {"widths": WIDTHS, "strides": STRIDES, "resolution": 28, "order": args.order, "neighbors": args.neighbors}
+    net = build_model("convnet", BOX, 1, 10, generator=torch.Generator().manual_seed(seed), **options)
+    draw = torch.Generator().manual_seed(seed)
+    kinds = [(sampler, n) for n in args.points for sampler in args.samplers]
+    pool = [get_sampler(kinds[k % len(kinds)][0])(BOX, kinds[k % len(kinds)][1], draw) for k in range(args.pool)]
+    pick = torch.randint(len(pool), (10**6,), generator=draw).tolist()
+
+    def step_forward(i, step):
+        chosen = pool[pick[step]]
+        return net(Sampled(chosen, values_at(train[i], chosen.points)))
+
+    fit(net, step_forward, train_labels, args.epochs, seed)
+    seconds = time.perf_counter() - started
+    for scale, sizes in POINTS.items():
+        for sampler, n in [("lattice", sizes[1]), ("sobol", sizes[1]), ("grid", sizes[0])]:
+            points = get_sampler(sampler)(BOX, n, torch.Generator().manual_seed(1234))
+
+            def forward(i, points=points):
+                return net(Sampled(points, values_at(test[i], points.points)))
+
+            report(
+                net="inr-net",
+                seed=seed,
+                scale=scale,
+                sampler=sampler,
+                points=n,
+                accuracy=accuracy(forward, test_labels),
+                seconds=seconds,
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("INRBRIDGE_DATA"))
     parser.add_argument("--train", type=int, default=12000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--nets", nargs="+", default=["cnn", "inr-net"])
     parser.add_argument("--points", type=int, nargs="+", default=[1024], help="sizes of the pool's discretizations")
-    parser.add_argument("--samplers", nargs="+", default=["lattice"])
+    parser.add_argument("--samplers", nargs="+", default=["lattice"], help="samplers of the pool's discretizations")
     parser.add_argument("--pool", type=int, default=16)
     parser.add_argument("--order", type=int, default=2)
     parser.add_argument("--neighbors", type=int, default=None)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    train, test, train_labels, test_labels = load(args.data, args.train)
+    data = load(args.data, args.train)
 
-    def report(**line):
-        print(json.dumps({"train": args.train, "epochs": args.epochs, "threads": args.threads, **line}), flush=True)
+    def report(accuracy, seconds, **line):
+        facts = {
+            "train": args.train,
+            "epochs": args.epochs,
+            "threads": args.threads,
+            "pool": [args.samplers, args.points],
+            **line,
+        }
+        print(json.dumps({**facts, "accuracy": round(accuracy, 2), "seconds": round(seconds, 1)}), flush=True)
 
     for seed in args.seeds:
-        torch.manual_seed(seed)
-        started, cnn = time.perf_counter(), Cnn()
-        fit(cnn, lambda i, _: cnn(train[i].movedim(-1, 1)), train_labels, args.epochs, seed)
-        seconds = time.perf_counter() - started
-        for scale, side in SCALES.items():
-            points = get_sampler("grid")(BOX, (side, side)).points
-            got = accuracy(lambda i, p=points, s=side: cnn(values_at(test[i], p).transpose(1, 2).unflatten(2, (s, s))), test_labels)
-            report(net="cnn", seed=seed, scale=scale, sampler="grid", points=side**2, accuracy=round(got, 2), seconds=round(seconds, 1))
-
-        started = time.perf_counter()
-        options = {"widths": WIDTHS, "strides": STRIDES, "resolution": 28, "order": args.order, "neighbors": args.neighbors}
-        net = build_model("convnet", BOX, 1, 10, generator=torch.Generator().manual_seed(seed), **options)
-        draw = torch.Generator().manual_seed(seed)
-        pool = [get_sampler(args.samplers[k % len(args.samplers)])(BOX, args.points[k % len(args.points)], draw) for k in range(args.pool)]
-        pick = torch.randint(len(pool), (10**6,), generator=draw).tolist()
-
-        def forward(indices, step, net=net, pool=pool, pick=pick):
-            chosen = pool[pick[step]]
-            return net(Sampled(chosen, values_at(train[indices], chosen.points)))
-
-        fit(net, forward, train_labels, args.epochs, seed)
-        seconds = time.perf_counter() - started
-        for scale, sizes in POINTS.items():
-            for sampler, n in [("lattice", sizes[1]), ("sobol", sizes[1]), ("grid", sizes[0])]:
-                d = get_sampler(sampler)(BOX, n, torch.Generator().manual_seed(1234))
-                got = accuracy(lambda i, d=d, net=net: net(Sampled(d, values_at(test[i], d.points))), test_labels)
-                report(net="inr-net", seed=seed, scale=scale, sampler=sampler, points=n, accuracy=round(got, 2), seconds=round(seconds, 1))
+        for net, measure in (("cnn", measure_cnn), ("inr-net", measure_inr_net)):
+            if net in args.nets:
+                measure(args, data, seed, report)
 
 
 if __name__ == "__main__":

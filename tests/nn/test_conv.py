@@ -13,7 +13,10 @@ H = 2 / 16
 
 
 def layers(generator, dim=2, dtype=torch.float64):
-    made = [Conv(2, 3, 3, spacing=H, dim=dim, generator=generator), MLPConv(2, 3, half_width=0.3, bins=16, dim=dim, generator=generator)]
+    made = [
+        Conv(2, 3, 3, spacing=H, dim=dim, generator=generator),
+        MLPConv(2, 3, half_width=0.3, bins=16, dim=dim, generator=generator),
+    ]
     made += [BasisConv(2, 3, 3, spacing=H, basis=b, dim=dim, generator=generator) for b in ("spline", "polynomial", "gaussian")]
     return [layer.to(dtype) for layer in made]
 
