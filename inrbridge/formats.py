@@ -175,10 +175,6 @@ class Format(ABC):
         """Steps and learning rate that suit this format."""
         return {"steps": 500, "lr": 1e-3}
 
-    def stack(self, fields: list[Field]):
-        """Return a callable coords (n, d) or (b, n, d) -> (b, n, c) for these b fields; None: the generic way."""
-        return None
-
     def preview(self, field: Field):
         """Return an image (height, width, 3) in [0, 1] of a field that needs its own camera; None: the generic drawing."""
         return None
@@ -203,6 +199,6 @@ class Format(ABC):
         return {p.name: p.default for p in parameters if p.name != "generator"}
 
     def abilities(self) -> tuple[str, ...]:
-        """Return which optional methods this format brings, of build, sample, stack and preview."""
-        optional = ("build", "sample", "stack", "preview")
+        """Return which optional methods this format brings, of build, sample and preview."""
+        optional = ("build", "sample", "preview")
         return tuple(name for name in optional if getattr(type(self), name) is not getattr(Format, name))

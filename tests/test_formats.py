@@ -185,7 +185,7 @@ def test_the_defaults_of_optional_methods():
     format = Reader()
     assert format.options()["must"] is inspect.Parameter.empty
     assert format.abilities() == () and RippleFormat().abilities() == ("build",)
-    assert format.sample(None, Box.centered(2), 1) is None and format.stack([]) is None and format.preview(None) is None
+    assert format.sample(None, Box.centered(2), 1) is None and format.preview(None) is None
     assert format.self_check() == [] and set(format.fit_defaults()) == {"steps", "lr"}
     with pytest.raises(ConfigError, match='"reader" opens files but builds no fresh fields'):
         format.build(Box.centered(2), 1)

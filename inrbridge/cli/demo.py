@@ -30,7 +30,8 @@ def run(args) -> None:
     settings = replace(QUICK if args.quick else Settings(), seed=args.seed)
     report = run_demo(out, settings, progress=True, say=lambda line: print(f"== {line}", file=sys.stderr, flush=True))
     print("\n".join(line for line in lines(report) if not line.startswith("![")))
-    print(f"report and pictures: {out}\nnext: inrbridge eval {out}/model --data {out}/store --sampler sobol --n 512")
+    print(f"report and pictures: {out}")
+    print(f"next: inrbridge eval {out}/model {out}/store --split test --sampler sobol halton --n 256 1024")
     if args.json:
         print(json.dumps(report))
 

@@ -22,8 +22,8 @@ PLANE = Box.centered(2)
 
 # What suits 8x8 pixels: small nets, and frequencies near those that 8 samples across can hold.
 OPTIONS: dict[str, dict[str, object]] = {
-    "siren": {"width": 32, "layers": 2, "omega_0": 10.0, "hidden_omega": 10.0, "steps": 300, "lr": 5e-3},
-    "fourier": {"width": 32, "layers": 2, "sigma": 1.0, "steps": 300, "lr": 1e-2},
+    "siren": {"width": 32, "layers": 2, "omega_0": 15.0, "hidden_omega": 30.0, "steps": 300, "lr": 5e-3},
+    "fourier": {"width": 32, "layers": 2, "sigma": 1.5, "steps": 300, "lr": 1e-2},
     "grid": {"interpolation": "cubic"},
 }
 

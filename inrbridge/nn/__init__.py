@@ -3,11 +3,9 @@
 from inrbridge.nn.bases import (
     LegendreBasis,
     ZernikeBasis,
-    bspline_basis,
     expand,
     legendre,
     project,
-    tensor_bspline_basis,
 )
 from inrbridge.nn.conv import BasisConv, Conv, MLPConv
 from inrbridge.nn.dropout import Dropout, PointDropout, use_generator
@@ -44,11 +42,9 @@ __all__ = [
     "Upsample",
     "ZernikeBasis",
     "add",
-    "bspline_basis",
     "concat",
     "expand",
     "legendre",
     "project",
-    "tensor_bspline_basis",
     "use_generator",
 ]

@@ -116,43 +116,6 @@ def legendre(x: Tensor, degree: int) -> Tensor:
     return torch.stack([math.sqrt(2 * j + 1) * terms[j] for j in range(degree + 1)], dim=-1)
 
 
-def bspline_basis(x: Tensor, count: int, order: int) -> Tensor:
-    """Evaluate the `count` cardinal B-splines of an order centred at 0, 1, .., count - 1, by de Boor's recurrence.
-
-    Their sum is 1 on [(order - 1) / 2, count - 1 - (order - 1) / 2].
-
-    Args:
-        x: (...) in units of the distance of the nodes; scale coordinates before.
-        order: degree of the pieces, >= 0; 2 for kernels of 3 nodes, 3 for larger ones (appendix C).
-
-    Returns:
-        (..., count).
-    """
-    _check_degree(order)
-    # knots at i - (order + 1) / 2: spline i lives between knots i and i + order + 1
-    place = x[..., None] + (order + 1) / 2 - torch.arange(count + order, dtype=x.dtype, device=x.device)  # x - knot_i
-    splines = ((place >= 0) & (place < 1)).to(x.dtype)
-    for degree in range(1, order + 1):
-        rising, falling = place[..., : splines.shape[-1] - 1], degree + 1 - place[..., : splines.shape[-1] - 1]
-        splines = (rising * splines[..., :-1] + falling * splines[..., 1:]) / degree
-    return splines
-
-
-def tensor_bspline_basis(coords: Tensor, shape: tuple[int, ...], order: int) -> Tensor:
-    """Evaluate products of B-splines on a net of nodes 0, 1, .. along each axis, the last axis fastest.
-
-    coords (..., d) -> (..., prod(shape)); arguments as of `bspline_basis`.
-    """
-    if coords.shape[-1] != len(shape):
-        raise ShapeMismatch(
-            f"Got coordinates of shape {tuple(coords.shape)} for a net of {shape} nodes, expected (..., {len(shape)})."
-        )
-    product = torch.ones_like(coords[..., :1])
-    for axis, count in enumerate(shape):
-        product = (product[..., :, None] * bspline_basis(coords[..., axis], count, order)[..., None, :]).flatten(-2)
-    return product
-
-
 def expand(coefficients: Tensor, basis: Basis, discretization: Discretization) -> Sampled:
     """Return the values of sum_k a_k B_k: coefficients (b, c, k), a layer R^k -> L2 (section 3.1)."""
     values = basis(discretization.points.to(coefficients))  # (n, k)

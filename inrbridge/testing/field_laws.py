@@ -106,9 +106,6 @@ def stacks_like_a_loop(case: Case) -> None:
         with torch.no_grad():
             found = stack(fields)(coords)
             require(close(found, truth), f"{len(fields)} fields stacked differ from each alone; correct `evaluate_stack`.")
-            evaluate = case.format.stack(fields)
-            if evaluate is not None:
-                require(close(evaluate(coords), truth), "`Format.stack` differs from the fields one by one; correct it.")
 
 
 def _variants(case: Case) -> list[Field]:

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import BSpline
 
 from inrbridge.domains import Ball, Box
 from inrbridge.errors import ConfigError, ShapeMismatch
-from inrbridge.nn import LegendreBasis, Sampled, ZernikeBasis, bspline_basis, expand, legendre, project, tensor_bspline_basis
+from inrbridge.nn import LegendreBasis, Sampled, ZernikeBasis, expand, legendre, project
 from inrbridge.sampling import lattice
 
 
@@ -74,31 +73,9 @@ def test_zernike_closed_forms():
         torch.testing.assert_close(values[:, k], value, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("order", [0, 1, 2, 3, 4])
-def test_bsplines_equal_de_boors(order):
-    x = torch.linspace(-2, 8, 401, dtype=torch.float64) + 1e-3
-    values = bspline_basis(x, 7, order)
-    assert values.shape == (401, 7)
-    for i in range(7):
-        knots = i + np.arange(order + 2) - (order + 1) / 2
-        expected = np.nan_to_num(BSpline.basis_element(knots, extrapolate=False)(x.numpy()))
-        torch.testing.assert_close(values[:, i], torch.from_numpy(expected), rtol=0, atol=1e-12)
-    inside = (x >= (order - 1) / 2) & (x <= 6 - (order - 1) / 2)
-    torch.testing.assert_close(values[inside].sum(1), torch.ones(int(inside.sum()), dtype=torch.float64), rtol=0, atol=1e-12)
-
-
-def test_tensor_bsplines_are_products(generator):
-    coords = 4 * torch.rand(10, 2, generator=generator, dtype=torch.float64)
-    values = tensor_bspline_basis(coords, (5, 4), 2)
-    expected = bspline_basis(coords[:, 0], 5, 2)[:, :, None] * bspline_basis(coords[:, 1], 4, 2)[:, None]
-    torch.testing.assert_close(values, expected.flatten(1))
-    with pytest.raises(ShapeMismatch, match="net of"):
-        tensor_bspline_basis(coords, (5,), 2)
-
-
 @pytest.mark.parametrize(
     "basis",
-    [LegendreBasis(Box.centered(2), 3), ZernikeBasis(Ball((0.0, 0.0), 1.0), 5), lambda c: tensor_bspline_basis(c + 1, (3, 4), 3)],
+    [LegendreBasis(Box.centered(2), 3), ZernikeBasis(Ball((0.0, 0.0), 1.0), 5)],
 )
 def test_gradients_of_coordinates(basis, generator):
     coords = 0.8 * torch.rand(5, 2, generator=generator, dtype=torch.float64) - 0.4
