@@ -20,7 +20,8 @@ import sys
 from fake_training import MemoryDataset, config
 from inrbridge.training import train
 summary = train(config(sys.argv[1], **{SECTIONS}), MemoryDataset(19), eval_dataset=MemoryDataset(7))
-print("loss", summary.loss, "accuracy", summary.metrics["accuracy"], flush=True)
+# one write, for both processes share the stream
+sys.stdout.write(f"loss {{summary.loss}} accuracy {{summary.metrics['accuracy']}}\\n")
 """
 
 
