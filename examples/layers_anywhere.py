@@ -16,8 +16,8 @@ from inrbridge import Box, FunctionField, sampling, stack
 from inrbridge.nn import Conv, Sampled
 
 TORCH = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-CELLS = {1: 24, 2: 24, 3: 10}  # along each axis of the grid that the kernel is meant for
-POINTS = {1: (32, 128), 2: (512, 2048), 3: (1024, 4096)}  # about as many as that grid has, and four times as many
+CELLS = {1: 24, 2: 24, 3: 8}  # along each axis of the grid that the kernel is meant for
+POINTS = {1: (32, 128), 2: (512, 2048), 3: (512, 2048)}  # about as many as that grid has, and four times as many
 
 
 def wave(x: torch.Tensor) -> torch.Tensor:

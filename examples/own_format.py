@@ -48,7 +48,7 @@ box = Box.centered(2)
 rings = FunctionField(lambda x: torch.cos(6 * x.norm(dim=-1, keepdim=True)), box, 1)  # a formula is a field, too
 
 # It can be fitted, saved, recognized and opened ...
-(fitted,) = inrbridge.fit([rings], "blobs", steps=300, lr=3e-2)
+(fitted,) = inrbridge.fit([rings], "blobs", steps=200, lr=4e-2)
 print(f"rings as {fitted.architecture['count']} blobs: {fitted.psnr:.1f} dB from the formula")
 inrbridge.save_field(fitted, folder / "rings.safetensors")
 print(f"rings.safetensors is recognized as: {inrbridge.identify(folder / 'rings.safetensors')}")

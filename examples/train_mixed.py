@@ -43,8 +43,8 @@ store = inrbridge.fit(
     splits=["train"] * 90 + ["test"] * 30,
     points=256,  # that each step of the fit looks at
     format_options={
-        "siren": {"width": 32, "layers": 2, "omega_0": 15, "steps": 200, "lr": 5e-3},
-        "fourier": {"width": 32, "layers": 2, "sigma": 1.5, "steps": 200, "lr": 1e-2},
+        "siren": {"width": 32, "layers": 2, "omega_0": 15, "steps": 120, "lr": 5e-3},
+        "fourier": {"width": 32, "layers": 2, "sigma": 1.5, "steps": 120, "lr": 1e-2},
     },
 )
 for format in FORMATS:
@@ -58,7 +58,7 @@ config = {
     "data": {"store": str(folder / "store"), "batch_size": 30},
     "model": {"name": "convnet", "options": {"widths": [16, 16], "strides": [1, 2], "resolution": 12}},
     "points": {"sampler": "lattice", "n": 128},
-    "optimizer": {"lr": 1e-2, "epochs": 30},
+    "optimizer": {"lr": 1e-2, "epochs": 24},
     "run": {"out": str(folder / "model"), "eval_every": 0},
 }
 run = inrbridge.train(config)
