@@ -9,6 +9,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Small tensors gain nothing from several threads, and on a busy machine threads wait long for one another.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

@@ -84,7 +84,7 @@ def run_demo(out: str | Path, settings: Settings | None = None, progress: bool =
         "fields": {split: dict(Counter(data.formats)) for split, data in datasets.items()},
         "points": settings.points,
         "formats_absent": absent,
-        "threads": torch.get_num_threads(),
+        "threads": {"fit": torch.get_num_threads(), "train": 1},
         "seed": settings.seed,
         "seconds": seconds,
     }
@@ -93,6 +93,17 @@ def run_demo(out: str | Path, settings: Settings | None = None, progress: bool =
     seconds["total"] = sum(seconds.values())
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Nets as small as these gain little from several threads, and wait long for them where others use the machine too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
@@ -130,10 +141,12 @@ def _config(folder: Path, settings: Settings) -> TrainConfig:
     })  # fmt: skip
 
 
+@_one_thread()
 def _train(folder: Path, train_set: FieldDataset, test_set: FieldDataset, settings: Settings, progress: bool):
     return train(_config(folder, settings), train_set, eval_dataset=test_set, progress=progress, command="inrbridge demo")
 
 
+@_one_thread()
 def _evaluate(model, test_set: FieldDataset, settings: Settings) -> tuple[dict, dict[str, float], dict[str, float]]:
     """The result on the training resolution; accuracy by number of points, and by sampler at equal number."""
     n = settings.points
@@ -142,6 +155,7 @@ def _evaluate(model, test_set: FieldDataset, settings: Settings) -> tuple[dict, 
     return evaluate(model, test_set, sampler="lattice", n=n), by_points, by_sampler
 
 
+@_one_thread()
 def _leave_out(out: Path, store: Store, name: str, views: dict, settings: Settings, progress: bool) -> tuple[float, float]:
     """Train on all formats but one: accuracy on the test fields of that format, and on those of the others."""
     common = {"domain": PLANE, "channels": ["gray"], "exclude_formats": [name]}

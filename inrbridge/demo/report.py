@@ -47,7 +47,7 @@ def lines(report: dict) -> list[str]:
         text += ["", f"| {title} | " + " | ".join(report[key]) + " |", "|---" * (1 + len(report[key])) + "|"]
         text.append("| accuracy | " + " | ".join(percent(100 * v) for v in report[key].values()) + " |")
     spent = ", ".join(f"{name.replace('_', ' ')} {value:.0f} s" for name, value in report["seconds"].items())
-    text += ["", f"Time on {report['threads']} threads: {spent}. Seed {report['seed']}."]
+    text += ["", f"Time ({report['threads']['fit']} threads to fit, 1 to train): {spent}. Seed {report['seed']}."]
     text += [f"\nFormat {name} took no part: {why}" for name, why in report["formats_absent"].items()]
     text += ["", *(f"![{name}]({name}.png)" for name in ("fields", "points", "accuracy", "confusion"))]
     return text
