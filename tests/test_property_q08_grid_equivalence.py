@@ -10,6 +10,7 @@ from inrbridge.domains import Box
 from inrbridge.models import build_model
 from inrbridge.nn import (  # fmt: skip
     Activation,
+    AdaptiveAvgPool,
     AvgPool,
     BasisConv,
     BatchNorm,
@@ -187,6 +188,18 @@ def test_pooling_and_upsampling(d, generator):
     expected = nn.Upsample(scale_factor=2)(image)
     fine = grid(sampled.discretization.domain, tuple(2 * n for n in shape), dtype=torch.float64)
     torch.testing.assert_close(as_image(Upsample(2)(sampled, fine), image, expected.shape[2:]), expected)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_adaptive_pooling_with_its_flatten_order(d, generator):
+    shape = {1: (12,), 2: (8, 12), 3: (4, 6, 8)}[d]
+    cells = {1: (3,), 2: (2, 3), 3: (2, 3, 2)}[d]
+    image, sampled = image_on(shape, 3, torch.float64, generator)
+    expected = getattr(nn, f"AdaptiveAvgPool{d}d")(cells)(image)
+    for case in (sampled, unstructured(sampled)):
+        out = AdaptiveAvgPool(cells)(case)
+        assert out.discretization.structure.shape == cells
+        torch.testing.assert_close(out.values.transpose(1, 2).flatten(1), expected.flatten(1))
 
 
 def test_a_classifier_from_pixels_to_logits(generator):

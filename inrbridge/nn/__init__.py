@@ -11,13 +11,14 @@ from inrbridge.nn.conv import BasisConv, Conv, MLPConv
 from inrbridge.nn.dropout import Dropout, PointDropout, use_generator
 from inrbridge.nn.linear import Activation, Linear, PositionalEncoding
 from inrbridge.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
-from inrbridge.nn.pooling import AvgPool, GlobalIntegral, LogMeanExpPool, MaxPool, NormPool
+from inrbridge.nn.pooling import AdaptiveAvgPool, AvgPool, GlobalIntegral, LogMeanExpPool, MaxPool, NormPool
 from inrbridge.nn.resample import Downsample, Upsample
 from inrbridge.nn.residual import Residual, Sequential, add, concat
 from inrbridge.nn.sampled import Sampled
 
 __all__ = [
     "Activation",
+    "AdaptiveAvgPool",
     "AvgPool",
     "BasisConv",
     "BatchNorm",

@@ -17,7 +17,7 @@ from inrbridge.nn.sampled import Sampled
 from inrbridge.nn.weights import has_equal_weights, promoted
 from inrbridge.nn.windows import GridKernel, Lengths, Neighbours, Window, grid_kernel, neighbours, per_axis
 from inrbridge.ops.windows import window_argmax, window_logmeanexp
-from inrbridge.stencils.stencil import Stencil
+from inrbridge.stencils import Cells, Stencil, build_stencil
 
 
 class GlobalIntegral(nn.Module):
@@ -38,6 +38,31 @@ class GlobalIntegral(nn.Module):
 
     def extra_repr(self):
         return f"mean={self.mean}"
+
+
+class AdaptiveAvgPool(nn.Module):
+    """Average over each cell of a regular partition of a box (appendix C, "adaptive average pooling").
+
+    The output lives on the grid of the cells' centres, in row-major order, so that flattening it after moving the channels
+    first is flattening after `torch.nn.AdaptiveAvgPool1d/2d/3d`, which this equals on grids whose sides the cells divide.
+    A cell without points gives 0.
+
+    Args:
+        shape: cells along each axis.
+    """
+
+    def __init__(self, shape: int | tuple[int, ...]):
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        dim = sampled.discretization.domain.dim
+        shape = (self.shape,) * dim if isinstance(self.shape, int) else tuple(self.shape)
+        stencil = build_stencil(Cells(shape), sampled.discretization)
+        return Sampled(stencil.target, stencil.interpolate(sampled.values))
+
+    def extra_repr(self):
+        return f"{self.shape}"
 
 
 class _WindowPool(nn.Module):
