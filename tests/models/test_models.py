@@ -100,8 +100,11 @@ def test_other_domains(name, domain, generator):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("option", [{"kernel": "spline"}, {"kernel": "polynomial"}, {"kernel": "gaussian"}, {"norm": "instance"},
-                                    {"norm": "none"}, {"norm": "layer"}, {"border": "circular"}, {"activation": "gelu"}])  # fmt: skip
+VARIANTS = [{"kernel": "spline"}, {"kernel": "polynomial"}, {"kernel": "gaussian"}, {"norm": "instance"}, {"norm": "none"},
+            {"norm": "layer"}, {"border": "circular"}, {"activation": "gelu"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", VARIANTS)
 def test_variants_of_the_convnet(option, generator):
     net = build_model("convnet", BOX, 1, 3, generator=generator, **SMALL["convnet"], **option)
     assert net(fields(generator)).isfinite().all()
@@ -117,9 +120,9 @@ def test_a_users_own_net():
 
 
 def test_wrong_requests_say_what_to_do(generator):
-    with pytest.raises(UnknownName, match='model "convnett".*Did you mean "convnet"'):
+    with pytest.raises(UnknownName, match=r'model "convnett".*Did you mean "convnet"'):
         build_model("convnett", BOX, 1, 3)
-    with pytest.raises(ConfigError, match='no option "width".*Did you mean "widths"'):
+    with pytest.raises(ConfigError, match=r'no option "width".*Did you mean "widths"'):
         build_model("convnet", BOX, 1, 3, width=[4])
     with pytest.raises(ConfigError, match="2 widths and 1 strides"):
         build_model("convnet", BOX, 1, 3, widths=[4, 4], strides=[1])
