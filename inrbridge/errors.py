@@ -48,6 +48,10 @@ class MissingFile(CannotOpen, FileNotFoundError):
     """A path that leads to nothing."""
 
 
+class NotPermitted(CannotOpen, PermissionError):
+    """A file that the user may not read."""
+
+
 class CannotSave(InrBridgeError, OSError):
     """A field that cannot be written in the format asked for."""
 

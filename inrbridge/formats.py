@@ -54,7 +54,7 @@ class Probe:
     @cached_property
     def magic(self) -> str:
         """Kind of container: "safetensors", "torch", "npz", "npy", "zip", "pickle", "gzip", "hdf5", "msgpack",
-        "folder" or "unknown"."""
+        "png", "jpeg", "wav", "folder" or "unknown"."""
         return magic_of(self.path, self.head)
 
     @cached_property

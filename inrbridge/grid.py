@@ -7,6 +7,7 @@ continued by its border values, so that an image never runs away there.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -104,6 +105,7 @@ class GridField(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Interpolate: coords (..., d) -> values (..., c) in the dtype of coords."""
+        self.domain.check_shape(coords)
         table = self.samples.reshape(-1, self.channels).to(coords.dtype)
         values = self._interpolate(coords.reshape(-1, self.domain.dim), table)
         return values.reshape(*coords.shape[:-1], self.channels)
@@ -166,12 +168,22 @@ def _weighted_sum(index: Tensor, weights: Tensor, table: Tensor) -> Tensor:
     table, weights = table.detach(), weights.detach()
     m, k = index.shape
     if table.device.type == "cpu" and torch.backends.mkl.is_available() and table.dtype in (torch.float32, torch.float64):
+        _hear_sparse_warning()
         rows = torch.arange(0, m * k + 1, k)
-        with warnings.catch_warnings():  # sparse CSR calls itself beta, once
-            warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
-            operator = torch.sparse_csr_tensor(rows, index.flatten(), weights.flatten(), (m, len(table)), check_invariants=False)
-            return operator @ table
+        operator = torch.sparse_csr_tensor(rows, index.flatten(), weights.flatten(), (m, len(table)), check_invariants=False)
+        return operator @ table
     return nn.functional.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
+
+
+@functools.cache
+def _hear_sparse_warning() -> None:
+    """Let torch say once a process, unheard, that sparse CSR tensors are beta.
+
+    A `catch_warnings` around each product would make Python forget every warning that it showed, and show them all again.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
+        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
 
 def grid_points(domain: Box, shape: Sequence[int], align_corners: bool, dtype: torch.dtype) -> Tensor:

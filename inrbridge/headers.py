@@ -25,6 +25,7 @@ INFLATED_BYTES, INFLATED_RATIO = 256 * 2**20, 100  # an archive beyond both is a
 
 _ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
                "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
+_SIGNALS = {"png": b"\x89PNG\r\n", "jpeg": b"\xff\xd8\xff", "wav": b"RIFF"}  # no fields, but what they are fitted to
 
 
 @dataclass
@@ -42,9 +43,11 @@ class Contents:
 
 def magic_of(path: Path, head: bytes) -> str:
     """Name the kind of container from its first bytes: "safetensors", "torch", "npz", "npy", "zip", "pickle",
-    "gzip", "hdf5", "msgpack", "folder" or "unknown"."""
+    "gzip", "hdf5", "msgpack", "png", "jpeg", "wav", "folder" or "unknown"."""
     if path.is_dir():
         return "folder"
+    if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= MAX_HEADER_BYTES:
+        return "safetensors"  # asked first: a header of 640 bytes begins as a pickle does
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
     if head.startswith(b"\x93NUMPY"):
@@ -55,8 +58,9 @@ def magic_of(path: Path, head: bytes) -> str:
         return "hdf5"
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return "torch" if head[2:4] == b"\x8a\n" else "pickle"  # a ten-byte integer comes first in old torch files
-    if head[8:9] == b"{" and (struct.unpack("<Q", head[:8])[0] <= MAX_HEADER_BYTES or path.suffix == ".safetensors"):
-        return "safetensors"
+    for magic, start in _SIGNALS.items():
+        if head.startswith(start):
+            return magic
     if path.suffix == ".safetensors":
         return "safetensors"
     if head and (0x80 < head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):

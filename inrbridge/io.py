@@ -23,6 +23,7 @@ from inrbridge.errors import (
     ConfigError,
     InrBridgeError,
     MissingFile,
+    NotPermitted,
     PluginError,
     PluginWarning,
     UnknownFormat,
@@ -64,7 +65,7 @@ def open_field(path: str | Path, format: str | None = None, **options) -> Field:
     """
     probe = look(path)
     chosen = get_format(format if format is not None else identify_probe(probe))
-    _check_options(chosen, "open", options)
+    check_options(chosen, "open", options)
     title = f"Cannot open {probe.path} as {_signed(chosen)}"
     if probe.damage:
         raise CannotOpen(f"{title}: {probe.damage}; copy or download it again.")
@@ -89,7 +90,15 @@ def identify(path: str | Path) -> str:
 def look(path: str | Path) -> Probe:
     """Return the probe of a path that exists."""
     probe = Probe(path)
-    if not probe.path.exists():
+    try:
+        is_there = probe.path.exists()
+        if is_there:
+            _ = probe.head  # read now: what cannot be read is told before a format is blamed for it
+    except PermissionError as error:
+        raise NotPermitted(f"Cannot read {probe.path}: permission denied; change its permissions, or ask its owner.") from error
+    except OSError as error:
+        raise CannotOpen(f"Cannot read {probe.path}: {error.strerror or error}; check the path and its disk.") from error
+    if not is_there:
         raise MissingFile(f"There is nothing at {probe.path}, expected a file or folder; check the path (now in {Path.cwd()}).")
     return probe
 
@@ -154,7 +163,7 @@ def build_field(format_name: str, domain: Domain, channels: int, *, generator: t
         UnknownFormat, ConfigError: no such format or option, or a format that only opens files.
     """
     format = get_format(format_name)
-    _check_options(format, "build", options)
+    check_options(format, "build", options)
     try:
         field = format.build(domain, channels, generator=generator, **options)
     except InrBridgeError:
@@ -164,7 +173,8 @@ def build_field(format_name: str, domain: Domain, channels: int, *, generator: t
     return _checked(field, format, "build")
 
 
-def _check_options(format: Format, method: str, given: Mapping[str, object]) -> None:
+def check_options(format: Format, method: str, given: Mapping[str, object]) -> None:
+    """Raise ConfigError unless `open`, `build` or `sample` of a format has the options given, and needs no others."""
     known = format.options(method)
     for name in given:
         if name not in known:
@@ -215,11 +225,37 @@ def _nobody(probe: Probe) -> InrBridgeError:
         )
     if probe.refused:
         hints.insert(0, f"It was not listed, for {probe.refused}, which inrbridge never does")
+    own = _not_a_field(probe)
+    if own and not hints:
+        return UnknownFormat(f"Got {probe.path}, which is {own}")
     advice = " ".join(f"{hint}." for hint in hints) or "Name one with --format, or write a plugin: inrbridge new-plugin NAME."
     return UnknownFormat(
         f"No installed format recognizes {probe.path}: found {probe.describe()}. "
         f"Installed: {', '.join(loaded) or 'none'}. {advice}"
     )
+
+
+def _not_a_field(probe: Probe) -> str:
+    """Say what to do with files that belong here but are no fields; empty for all others."""
+    path = probe.path
+    if probe.magic in ("png", "jpeg", "wav"):
+        return f"a signal ({probe.magic}), expected a field; make a field of it: inrbridge fit {path} -o STORE"
+    if "manifest.json" in probe.listing:
+        return (
+            f"a store of fields, expected a single field; see one (inrbridge preview {path} --item 0), open one "
+            f"(inrbridge.data.Store({str(path)!r}).field(0)), or measure a model on all of them (inrbridge eval RUN {path})"
+        )
+    if {"config.toml", "config.json"} & set(probe.listing) and any(n.startswith(("step-", "model.")) for n in probe.listing):
+        return f"a trained model, expected a field; apply it: inrbridge predict {path} FILE"
+    if probe.magic == "folder" and len(probe.listing) == 0:
+        return "an empty folder, expected a field; check the path"
+    if probe.magic == "folder":
+        return (
+            f"a folder of {len(probe.listing)} entries that no format takes as one field (installed: "
+            f"{', '.join(sorted(name for record in registry().records for name in record.formats)) or 'none'}); "
+            f"name the files in it, such as {path}/*, or the format with --format"
+        )
+    return ""
 
 
 def _report_recognizes(format: Format, error: Exception) -> None:

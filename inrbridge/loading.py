@@ -37,4 +37,4 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             return {name: value for name, value in leaves(loaded) if isinstance(value, Tensor)}
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CannotOpen(f"its tensors cannot be read ({error}); copy or download it again.") from error
-    raise CannotOpen(f"it is {probe.describe()}, expected a safetensors or torch file.")
+    raise CannotOpen(f"it is {probe.describe()}, expected a safetensors or torch file; see: inrbridge info {probe.path} --all")

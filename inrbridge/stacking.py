@@ -153,6 +153,7 @@ class FieldStack:
         Raises:
             ShapeMismatch, NotFinite, OutsideDomain: the coordinates or the values do not fit.
         """
+        self.domain.check_shape(coords)
         if coords.ndim not in (2, 3) or (coords.ndim == 3 and coords.shape[0] != len(self)):
             raise ShapeMismatch(
                 f"Got coordinates of shape {tuple(coords.shape)} for {len(self)} fields, expected (n, {self.domain.dim}) "
@@ -214,9 +215,12 @@ def stack(fields: Iterable[Field], *, trainable: bool = False, memory: int = DEF
     >>> both(torch.zeros(5, 1)).shape
     torch.Size([2, 5, 1])
     """
-    fields = list(fields)
+    fields = [fields] if isinstance(fields, Field) else list(fields)
     if not fields:
         raise ShapeMismatch("Got no fields to stack, expected at least one.")
+    strange = [type(field).__name__ for field in fields if not isinstance(field, Field)]
+    if strange:
+        raise ShapeMismatch(f"Got a {strange[0]} to stack, expected fields: callables with `domain` and `channels`.")
     members: dict[Hashable, list[int]] = {}
     states = []
     for position, field in enumerate(fields):

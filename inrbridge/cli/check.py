@@ -22,13 +22,15 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     from inrbridge.cli.info import option
-    from inrbridge.io import look
+    from inrbridge.io import check_options, look
     from inrbridge.plugins import get_format
     from inrbridge.testing.checking import BROKEN, check_conformance
 
     format = get_format(args.format)
     path = look(args.file).path if args.file else None
-    results = check_conformance(format, path, options=dict(option(text) for text in args.set), laws=args.law)
+    options = dict(option(text) for text in args.set)
+    check_options(format, "open", options)
+    results = check_conformance(format, path, options=options, laws=args.law)
     if args.json:
         print(json.dumps([vars(result) for result in results], indent=2))
     else:

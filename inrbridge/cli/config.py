@@ -8,6 +8,7 @@ examples:
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -58,5 +59,7 @@ def write(args, config) -> None:
         raise ConfigError(f'Got "{path}", which exists, expected a new file; choose another name or replace it with --force')
     if not path.parent.is_dir():
         raise ConfigError(f'Got "{path}", but the folder "{path.parent}" does not exist; make it first')
+    if path.is_dir():
+        raise ConfigError(f'Got "{path}", which is a folder, expected the name of a file, such as {path / "config.toml"}')
     path.write_text(text, encoding="utf-8")
-    print(f"wrote {path}", file=sys.stderr)
+    print(f"wrote {path}; next: inrbridge config check {shlex.quote(str(path))}", file=sys.stderr)

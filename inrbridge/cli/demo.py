@@ -39,7 +39,7 @@ def run(args) -> None:
 def free_folder(wanted: Path) -> Path:
     """Return the folder, or the next free one beside it: an earlier report is never overwritten."""
     number, folder = 1, wanted
-    while folder.exists() and any(folder.iterdir()):
+    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder

@@ -8,9 +8,10 @@ examples:
 """
 
 import json
-import shlex
 
 from inrbridge.cli.tables import print_facts, print_table
+
+OWN = ("steps", "lr", "points", "oversample", "batch", "seed", "labels", "split", "format", "resume", "device", "progress")
 
 
 def add_arguments(parser) -> None:
@@ -38,19 +39,22 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> None:
+    from inrbridge.cli.pack import next_step
     from inrbridge.fitting import deal, fit
     from inrbridge.signals import read_labels, read_signals
+    from inrbridge.training.distributed import choose_device
 
     common, special = settings(args.set)
     labels = None if args.labels is None else read_labels(args.labels)
+    device = None if args.device is None else str(choose_device(args.device))
     signals = read_signals(args.sources, labels=labels, split_axis=args.stacked, channels=args.channels, key=args.key)
-    formats = [name for name in args.format.split(",") if name]
+    formats = [name for name in args.format.split(",") if name] or [args.format]
     format = (
         formats[0] if len(formats) == 1 else deal([s.name for s in signals], {n: 1 / len(formats) for n in formats}, args.seed)
     )
     store = fit(
         signals, format, args.out, steps=args.steps, lr=args.lr, points=args.points, oversample=args.oversample, batch=args.batch,
-        seed=args.seed, splits=splits(args.split), resume=args.resume, device=args.device, progress=True, format_options=special,
+        seed=args.seed, splits=splits(args.split), resume=args.resume, device=device, progress=True, format_options=special,
         **common,
     )  # fmt: skip
     facts = {"store": str(args.out), "fields": len(store), "formats": quality(store)}
@@ -59,17 +63,22 @@ def run(args) -> None:
         return
     print_facts([("store", facts["store"]), ("fields", facts["fields"])])
     print_table(["format", "fields", "PSNR mean", "PSNR least"], [[n, *row.values()] for n, row in facts["formats"].items()])
-    print(f"\nnext: inrbridge config init config.toml --set data.store={shlex.quote(args.out)}")
+    if all(item.split is None for item in store.items):
+        print("\nno field is set apart to measure on; to have that: --split train=0.8,test=0.2 into a new store")
+    print(f"\nnext: {next_step(store, args.out)}")
 
 
 def settings(texts: list[str]) -> tuple[dict, dict]:
     """Sort OPTION=VALUE and FORMAT.OPTION=VALUE into options of all formats, and of single ones."""
     from inrbridge.cli.info import option
+    from inrbridge.errors import ConfigError
 
     common, special = {}, {}
     for text in texts:
         format, dot, _ = text.partition("=")[0].rpartition(".")
         name, value = option(text[len(format) + len(dot) :])
+        if not dot and name in OWN:
+            raise ConfigError(f'Got --set "{text}", expected an option of a format; this one is of fit: --{name} {value}')
         (special.setdefault(format, {}) if dot else common)[name] = value
     return common, special
 

@@ -48,8 +48,16 @@ def run(args) -> int:
     formats = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     shown = ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
     print_facts([("store", args.out), ("fields", f"{len(store)}: {formats}"), ("labels", shown), ("left out", len(failed))])
-    print(f"\nnext: inrbridge config init config.toml --set data.store={shlex.quote(args.out)}")
+    print(f"\nnext: {next_step(store, args.out)}")
     return int(bool(failed))
+
+
+def next_step(store, out: str) -> str:
+    """Return the command that comes next: a configuration, of all items where none is set apart."""
+    held = {item.split for item in store.items}
+    words = [f"data.store={out}"]
+    words += [f"data.{key}=" for key, split in (("train_split", "train"), ("eval_split", "test")) if split not in held]
+    return f"inrbridge config init config.toml {' '.join(f'--set {shlex.quote(word)}' for word in words)}"
 
 
 def labels(path: str | None) -> dict[str, str] | None:

@@ -11,18 +11,19 @@ import json
 import sys
 from pathlib import Path
 
+from inrbridge.cli.arguments import count
 from inrbridge.cli.tables import print_table
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained model")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="files or folders of fields")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="field files, or folders that are one field each")
     parser.add_argument("-o", "--out", metavar="DIR", help="write predictions.json into this folder")
     parser.add_argument("--format", metavar="NAME", help="open the files with this format")
     parser.add_argument("--sampler", metavar="NAME", help="where to evaluate the fields")
-    parser.add_argument("--n", metavar="N", type=int, help="number of points")
+    parser.add_argument("--n", metavar="N", type=count, help="number of points")
     parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")
-    parser.add_argument("--batch-size", metavar="B", type=int, default=64, help="fields at once")
+    parser.add_argument("--batch-size", metavar="B", type=count, default=64, help="fields at once")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--trust", metavar="MODULE", action="append", default=[], help="a module that may bring the class of the model"
@@ -31,8 +32,12 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
+    from inrbridge.data.manifest import replace_file
     from inrbridge.training import load_model, predict
 
+    out = Path(args.out) / "predictions.json" if args.out else None
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # asked now: work that cannot be kept is not begun
     answers = predict(
         load_model(args.run, trusted=args.trust), args.files, format=args.format, sampler=args.sampler, n=args.n, seed=args.seed,
         batch_size=args.batch_size, device=args.device, keep_going=True,
@@ -41,15 +46,13 @@ def run(args) -> int:
     for answer in failed:
         print(f"inrbridge predict: {answer['error']}", file=sys.stderr)
     text = json.dumps(answers, indent=2)
-    if args.out:
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
-        print(f"wrote {folder / 'predictions.json'}", file=sys.stderr)
     if args.json:
         print(text)
     else:
         show([answer for answer in answers if "error" not in answer])
+    if out is not None:  # after they were shown: a full disk costs the file alone
+        replace_file(out, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+        print(f"wrote {out}", file=sys.stderr)
     return int(bool(failed))
 
 

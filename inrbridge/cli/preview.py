@@ -13,7 +13,9 @@ from pathlib import Path
 
 def add_arguments(parser) -> None:
     parser.add_argument("file", metavar="FILE", help="file or folder of a field, or a store with --item")
-    parser.add_argument("-o", "--out", metavar="PNG", help="picture to write; default: named as FILE, in this folder")
+    parser.add_argument(
+        "-o", "--out", metavar="PNG", help="picture to write; default: named as FILE, in this folder, replacing none"
+    )
     parser.add_argument("--item", metavar="NAME", help="name or number of a field in a store")
     parser.add_argument("--format", metavar="NAME", help="open with this format, whatever the file looks like")
     parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="option of the format's open")
@@ -28,7 +30,7 @@ def run(args) -> None:
     from inrbridge.rendering import preview
 
     field, name = pick(args)
-    out = Path(args.out) if args.out else Path(f"{name}.png")
+    out = Path(args.out) if args.out else free_name(name)
     axes = None if args.axes is None else [number(text, int, "--axes") for text in args.axes.split(",")]
     at = {number(text.partition("=")[0], int, "--at"): number(text.partition("=")[2], float, "--at") for text in args.at}
     path = preview(field, out, resolution=args.resolution, axes=axes, at=at or None, title=args.title)
@@ -37,6 +39,15 @@ def run(args) -> None:
         print(json.dumps({**facts, "format": getattr(field, "format", None)}, indent=2))
     else:
         print(path)
+
+
+def free_name(name: str) -> Path:
+    """Return NAME.png, or the next free name beside it: the picture that a field was fitted to may be called so."""
+    number, path = 1, Path(f"{name}.png")
+    while path.exists():
+        number += 1
+        path = Path(f"{name}-{number}.png")
+    return path
 
 
 def pick(args) -> tuple[object, str]:

@@ -147,7 +147,10 @@ class FieldDataset:
         splits = {item.split for item in manifest.items}
         if split is not None and split not in splits:
             known = ", ".join(sorted(s for s in splits if s is not None)) or "none at all"
-            raise StoreError(f'Got the split "{split}", but the splits of {self.store.path} are: {known}; leave it out for all.')
+            raise StoreError(
+                f'Got the split "{split}", but the splits of {self.store.path} are: {known}; expected one of them, '
+                'or an empty one ("", in Python None) for all items.'
+            )
         wanted = set(formats if formats is not None else self.store.format_names) - set(exclude_formats or ())
         return [
             index

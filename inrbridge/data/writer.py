@@ -6,6 +6,7 @@ whatever happens, the store on disk is the one before or the one after, and shar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -59,7 +60,13 @@ class StoreWriter:
         self.path, self.shard_items = Path(path), shard_items
         if shard_items < 1:
             raise StoreError(f"Got shards of {shard_items} items, expected at least 1.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._made_folder = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot make a store at {self.path} ({error.strerror}); choose a folder that can be written."
+            ) from error
         if (self.path / FILE).exists():
             self._manifest, self._text = Manifest.read(self.path)
             Store(self.path)  # refuses to add to a store that lost a shard
@@ -74,7 +81,12 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, kind, *error) -> None:
+        if kind is not None and not self.names and self._text is None:
+            if self._made_folder:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()  # nothing came of it
+            return
         self.close()  # also after an error: what was added before is complete
 
     def __len__(self) -> int:
@@ -169,7 +181,7 @@ class StoreWriter:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise StoreError(
                 f"Got the names {shorten(map(str, strange or taken or twice))}, expected texts that no other field in "
-                f"{self.path} has; number them, or leave out what `writer.names` holds already."
+                f"{self.path} has; number them, write to another folder, or leave out what the store holds already."
             )
 
     def flush(self) -> None:

@@ -43,7 +43,11 @@ def domain_from_config(config: Mapping) -> Domain:
         return _READERS[config["type"]](config)
     except InrBridgeError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ConfigError(
+            f"Got the {config['type']} domain {dict(config)!r} without {error}, expected it too; compare Domain.to_config()."
+        ) from error
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             f"Got a {config['type']} domain {dict(config)!r} that cannot be read: {error!r}; compare Domain.to_config()."
         ) from error

@@ -47,13 +47,22 @@ class Domain(ABC):
     def to_config(self) -> dict:
         """Return a JSON description that `domain_from_config` reads back."""
 
-    def check(self, coords: Tensor) -> None:
-        """Raise unless coords (..., d) are finite points of this domain."""
+    def check_shape(self, coords: Tensor) -> None:
+        """Raise unless coords are a tensor (..., d) of floating-point numbers; no value is looked at."""
+        if not isinstance(coords, Tensor) or not coords.is_floating_point():
+            got = f"a tensor of {coords.dtype}" if isinstance(coords, Tensor) else f"a {type(coords).__name__}"
+            raise ShapeMismatch(
+                f"Got {got} as coordinates, expected a floating-point tensor (..., {self.dim}); convert it."
+            )
         if coords.shape[-1:] != (self.dim,):
             raise ShapeMismatch(
                 f"Got coordinates of shape {tuple(coords.shape)}, expected (..., {self.dim}) on {self}; "
                 f"the last axis holds the {self.dim} coordinates of a point."
             )
+
+    def check(self, coords: Tensor) -> None:
+        """Raise unless coords (..., d) are finite points of this domain."""
+        self.check_shape(coords)
         if not bool(coords.isfinite().all()):
             bad = int((~coords.isfinite().all(-1)).sum())
             raise NotFinite(f"Got {bad} points with NaN or infinite coordinates, expected finite ones; drop or repair them.")

@@ -87,7 +87,10 @@ def fit(
     found = read_signals(signals, names=names, labels=labels, domain=domain)
     jobs = plan_jobs(found, format, options, format_options or {}, splits, steps=steps, lr=lr, seed=seed, points=points,
                      oversample=oversample)  # fmt: skip
-    device = torch.device(device or "cpu")
+    try:
+        device = torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise ConfigError(f'Got device={device!r}, expected "cpu", "cuda" or "cuda:N".') from error
     if out is not None:
         return _fit_store(jobs, Path(out), batch, resume, progress, device)
     fields: dict[str, Field] = {}

@@ -108,7 +108,9 @@ def _member(path: Path, members: list[str], key: str | None) -> str:
         return members[0]
     if key is None or key not in members:
         got = "no key" if key is None else f'the key "{key}"'
-        raise ConfigError(f"Got {got} for {path}, expected one of: {', '.join(members) or '(it is empty)'}; pass key=.")
+        raise ConfigError(
+            f"Got {got} for {path}, expected one of: {', '.join(members) or '(it is empty)'}; pass key=... (--key NAME)."
+        )
     return key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -139,8 +140,17 @@ def _warn_if_narrow(widths: list[float], source: Discretization) -> None:
             f"A kernel support of width {min(widths):.4g} is narrower than the spacing {source.spacing:.4g} of {len(source)} "
             f"points on {source.domain}: the layer acts on single points only; use a wider kernel or more points.",
             SupportTooNarrow,
-            stacklevel=6,
+            stacklevel=_levels_to_caller(),
         )
+
+
+def _levels_to_caller() -> int:
+    """Stack level of the line that called inrbridge, through whatever layers of ours and of torch: Python shows a warning
+    once for each line, and that line is the one to mend."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("inrbridge", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _pairs(source: Discretization, target: Discretization, border: str, low: np.ndarray, high: np.ndarray,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from inrbridge.models import build_model
-from inrbridge.sampling import get_sampler
 from inrbridge.training.augmenting import check_augment
 from inrbridge.training.config import TrainConfig
 from inrbridge.training.distributed import choose_device
 from inrbridge.training.evaluating import check_measurable
+from inrbridge.training.points import named_sampler
 from inrbridge.training.run_folder import datasets_of
 from inrbridge.training.seeding import generator
 from inrbridge.training.tasks import get_task
@@ -20,7 +20,7 @@ def check_config(config: TrainConfig) -> dict:
         InrBridgeError: what the run itself would raise before its first step.
     """
     for name in (*config.points.samplers, config.points.eval_sampler):
-        get_sampler(name)
+        named_sampler(name)
     device = choose_device(config.run.device)
     train_set, eval_set = datasets_of(config, None, None)
     check_augment(config.augment, train_set.domain)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inrbridge.errors import CannotOpen
+from inrbridge.errors import CannotOpen, CannotSave
 
 STEP_NAME = re.compile(r"step-(\d+)")
 
@@ -111,12 +111,16 @@ def _readable(path: Path) -> Iterator[None]:
 def written_whole(target: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `target` when the block ends, and vanishes when it fails."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:
+        raise CannotSave(
+            f"Cannot write {target} ({error}); make room or check its folder; what was written before is whole."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from inrbridge.data import FieldDataset
 from inrbridge.discretization import Discretization
-from inrbridge.errors import StoreError
+from inrbridge.errors import ConfigError, StoreError
 from inrbridge.nn.sampled import Sampled
 from inrbridge.training.distributed import World, processes
 from inrbridge.training.model_folder import Card, load_model
@@ -43,6 +43,7 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
     Raises:
         StoreError: no fields, labels missing, or classes that the model does not know.
     """
+    check_batch_size(batch_size)
     model, device = net_on(model, device)
     card: Card | None = getattr(model, "card", None)
     with processes(device) as world:
@@ -58,6 +59,12 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
     classes = list(card.class_names if card else dataset.class_names)
     facts = {**points, "n": len(discretization), "seconds": time.perf_counter() - started}
     return {**result, **({"classes": classes} if task_.name == "classification" else {}), **facts}
+
+
+def check_batch_size(size: int) -> None:
+    """Raise ConfigError unless a size is a whole number of at least 1."""
+    if not isinstance(size, int) or size < 1:
+        raise ConfigError(f"Got batch_size={size!r}, expected a whole number of at least 1, such as 64.")
 
 
 def net_on(model: nn.Module | str | Path, device: str | None) -> tuple[nn.Module, str]:

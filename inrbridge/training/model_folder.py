@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from inrbridge import __version__
 from inrbridge.domains import Domain, domain_from_config
-from inrbridge.errors import CannotOpen, ConfigError, InrBridgeError, MissingFile
+from inrbridge.errors import CannotOpen, CannotSave, ConfigError, InrBridgeError, MissingFile
 from inrbridge.models import build_model
 from inrbridge.plugins import registry
 from inrbridge.training.checkpoint import compare_tensors, load_tensors_into, save_tensors
@@ -71,9 +72,10 @@ def read_card(folder: str | Path) -> Card:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        known = "a run that has not finished" if (Path(folder) / "config.toml").is_file() else "no model"
+        begun = Path(folder) / "config.toml"
+        known, command = ("a run that has not finished", f" {begun} --resume") if begun.is_file() else ("no model", "")
         raise MissingFile(
-            f'"{folder}" holds {known}, expected the folder of a trained model with config.json; run: inrbridge train'
+            f'"{folder}" holds {known}, expected the folder of a trained model with config.json; run: inrbridge train{command}'
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -149,6 +151,10 @@ def _replace(path: Path, write) -> None:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise CannotSave(
+            f"Cannot write {path} ({error}); make room or check its folder; the checkpoints of the run are whole."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from inrbridge.io import open_field
 from inrbridge.nn.sampled import Sampled
 from inrbridge.stacking import FieldStack, stack
 from inrbridge.training.distributed import choose_device
-from inrbridge.training.evaluating import DEFAULT_POINTS, net_on, without_none
+from inrbridge.training.evaluating import DEFAULT_POINTS, check_batch_size, net_on, without_none
 from inrbridge.training.model_folder import Card
 from inrbridge.training.points import evaluation_points
 from inrbridge.training.tasks import get_task
@@ -36,6 +36,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
         One dict per field, in order: path (None for a field in memory), and label and probabilities {class: share}, or, for a
         regression, value.
     """
+    check_batch_size(batch_size)
     model, device = net_on(model, device)
     card: Card | None = getattr(model, "card", None)
     if card is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from inrbridge.data import FieldDataset, Store
+from inrbridge.data.manifest import replace_file
 from inrbridge.domains import domain_from_config
-from inrbridge.errors import ConfigError
+from inrbridge.errors import CannotSave, ConfigError, StoreError
 from inrbridge.training.checkpoint import steps_of
 from inrbridge.training.config import TrainConfig, load_config
 from inrbridge.training.toml import to_toml
@@ -19,7 +19,8 @@ def open_run(folder: Path, config: TrainConfig, resume: bool) -> None:
     """Make the folder and write the merged configuration into it.
 
     Raises:
-        ConfigError: the folder holds a run that was not to be resumed, or one of another configuration.
+        ConfigError: the folder holds a run that was not to be resumed, one of another configuration, or other files.
+        CannotSave: it cannot be written.
     """
     path = folder / "config.toml"
     if path.is_file() and not resume:
@@ -29,10 +30,20 @@ def open_run(folder: Path, config: TrainConfig, resume: bool) -> None:
         )
     if path.is_file():
         _check_same(load_config(path), config, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".config.toml.{os.getpid()}"
-    temporary.write_text(to_toml(config), encoding="utf-8")
-    os.replace(temporary, path)
+    elif folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"Got run.out = {str(folder)!r}, which is a file, expected a folder; choose another: --set run.out=NAME"
+        )
+    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise ConfigError(  # a run writes a README.md and more, and must not replace those of others
+            f"Got run.out = {str(folder)!r}, which holds files that are no run, expected a new or empty folder; "
+            "choose another: --set run.out=NAME"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda temporary: temporary.write_text(to_toml(config), encoding="utf-8"))
+    except (OSError, StoreError) as error:
+        raise CannotSave(f"Cannot write into run.out = {str(folder)!r} ({error}); choose another: --set run.out=NAME") from error
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

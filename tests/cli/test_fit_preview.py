@@ -84,7 +84,7 @@ def test_fit_stacked_arrays_with_labels_and_splits(capsys, tmp_path):
         (["preview", "ripple.safetensors", "--at", "1=9"], 2, "for coordinate 1"),
         (["preview", "ripple.safetensors", "--item", "x"], 2, "no store"),
         (["preview", "ripple.safetensors", "-o", "x.gif"], 2, "ends in .png"),
-        (["pack", "half.png", "-o", "p"], 2, "No installed format recognizes"),
+        (["pack", "half.png", "-o", "p"], 2, "inrbridge fit"),
         (["pack", "ripple.safetensors", "-o", "p", "--labels", "bad.csv"], 1, "expected FILE,LABEL"),
     ],
 )

@@ -105,7 +105,15 @@ def test_a_verb_that_cannot_be_imported_is_one_sentence(monkeypatch, capsys):
 def test_wrong_usage_is_2(line, capsys):
     assert main(line.split()) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "usage:" in err and "Traceback" not in err
+    assert out == "" and "inrbridge" in err and "--help" in err and "Traceback" not in err
+    assert not line or (err.count("\n") == 1 and err.rstrip().endswith("--help"))
+
+
+def test_a_wrong_option_comes_with_a_suggestion(capsys):
+    assert main(["info", "x", "--frmat", "grid"]) == 2
+    assert capsys.readouterr().err == (
+        'inrbridge info: unrecognized arguments: --frmat grid. Did you mean "--format"? See: inrbridge info --help\n'
+    )
 
 
 def test_an_unknown_verb_comes_with_a_suggestion(capsys):

@@ -91,7 +91,7 @@ def test_the_card_repeats_the_command(trained):
         (["config", "show", "--set", "run.seed=x"], 2, "a whole number"),
         (["eval", "absent"], 1, "inrbridge train"),
         (["eval", "RUN", "absent"], 1, "absent"),
-        (["eval", "RUN", "--n", "0"], 1, "at least 1"),
+        (["eval", "RUN", "--n", "0"], 2, "at least 1"),
         (["eval", "RUN", "--sampler", "sobel"], 2, 'Did you mean "sobol"?'),
         (["predict", "absent", "x"], 1, "inrbridge train"),
     ],

@@ -82,6 +82,7 @@ class FourierField(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Evaluate at coords (..., d) in domain units: values (..., channels) in the dtype of coords."""
+        self.domain.check_shape(coords)
         x = self._mapped(coords)
         phase = (self.angle * x) @ self.frequencies.to(x.dtype).mT
         x = torch.cat([phase.cos(), phase.sin()], -1)

@@ -78,6 +78,7 @@ class SirenField(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Evaluate at coords (..., d) in domain units: values (..., channels) in the dtype of coords."""
+        self.domain.check_shape(coords)
         x = self._mapped(coords)
         *sines, readout = self.layers
         for index, layer in enumerate(sines):
