@@ -51,9 +51,7 @@ class Domain(ABC):
         """Raise unless coords are a tensor (..., d) of floating-point numbers; no value is looked at."""
         if not isinstance(coords, Tensor) or not coords.is_floating_point():
             got = f"a tensor of {coords.dtype}" if isinstance(coords, Tensor) else f"a {type(coords).__name__}"
-            raise ShapeMismatch(
-                f"Got {got} as coordinates, expected a floating-point tensor (..., {self.dim}); convert it."
-            )
+            raise ShapeMismatch(f"Got {got} as coordinates, expected a floating-point tensor (..., {self.dim}); convert it.")
         if coords.shape[-1:] != (self.dim,):
             raise ShapeMismatch(
                 f"Got coordinates of shape {tuple(coords.shape)}, expected (..., {self.dim}) on {self}; "
