@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fake_formats import RippleFormat
 from reference_fitting import SwellFormat, fit_alone
 
 import inrbridge
-from inrbridge import Box, FieldDataset, Format, FunctionField, fit, plugins, sampling
+from inrbridge import Box, FieldDataset, Format, FunctionField, fit, fitting, plugins, sampling
 from inrbridge.errors import ConfigError, NotFinite, PluginError, ShapeMismatch, StoreError, UnknownFormat
 from inrbridge.fitting import deal
 from inrbridge.fitting.optimizing import PointPlan, fields_at_once, optimize, sample_targets
@@ -86,6 +87,27 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
     first, again, other = (fit(IMAGES, "swell", names=NAMES, steps=20, seed=seed) for seed in (3, 3, 4))
     assert largest_gap(first, again) == 0
     assert largest_gap(first, other) > 1e-3
+
+
+def test_threads_do_not_share_a_module_that_knows_no_stacks(monkeypatch):
+    """Such a module holds borrowed parameters while it is evaluated: two threads in one would mix them up."""
+
+    class Slow(type(RippleFormat().build(Box.unit(2), 1))):
+        def forward(self, coords):
+            time.sleep(0.002)  # the other thread comes in between
+            return super().forward(coords)
+
+    monkeypatch.setattr("fake_formats.RippleField", Slow)
+    monkeypatch.setattr(fitting, "fields_at_once", lambda *args: 1)
+    before = torch.get_num_threads()
+    try:
+        fitted = []
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            fitted.append(fit(IMAGES[:4], format="ripple", steps=8))
+    finally:
+        torch.set_num_threads(before)
+    assert largest_gap(*fitted) == 0
 
 
 def test_the_number_of_threads_does_not_change_a_bit_and_the_global_seed_nothing():

@@ -164,12 +164,14 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
         signals = [job.signal for job in part]
         with asking:
             targets = sample_targets(signals, pool).to(device)
-        states = {name: value.to(device) for name, value in _fresh(part)[1].items()}
-        states = optimize(template, states, pool.to(device), targets, order, first.lr, lambda steps: tick(steps * len(part)))
+        own, states = _fresh(part)  # of this thread: modules that know no stacks lend their parameters while they are evaluated
+        own.to(device)
+        states = {name: value.to(device) for name, value in states.items()}
+        states = optimize(own, states, pool.to(device), targets, order, first.lr, lambda steps: tick(steps * len(part)))
 
         def evaluate(rows: list[int], points: Tensor) -> Tensor:
             chosen = {name: value[rows] for name, value in states.items()}
-            return evaluate_states(template, chosen, points.to(device)).cpu()
+            return evaluate_states(own, chosen, points.to(device)).cpu()
 
         with asking:
             return {name: value.cpu() for name, value in states.items()}, psnr(evaluate, signals)
