@@ -88,7 +88,7 @@ def test_stencils_hold_a_bounded_number_of_neighbours(n, generator):
     spacing = (h, h)
     source = sobol(BOX, n, generator)
     for rule in (Reconstruct(kernel_nodes((3, 3), spacing), spacing), Quadrature(BSpline((3, 3), spacing), spacing)):
-        assert build_stencil(rule, source).index.shape[1] <= 64
+        assert build_stencil(rule, source).matrix.columns.numel() <= 9 * 20 * n
     pairs = build_stencil(Bins(((0.0, 0.0),), (1.5 * h, 1.5 * h)), source).weight.numel()
     assert pairs <= 12 * n
 
@@ -109,7 +109,4 @@ def test_a_net_keeps_nothing_of_the_size_of_its_neighbourhoods(generator):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(Sampled(source, values)).sum().backward()
     activation = 4 * b * n * width
-    stencil = sum(
-        t.numel() * t.element_size() for s in source.cache.values() if hasattr(s, "weight") for t in (s.index, s.weight)
-    )
-    assert sum(kept.values()) <= 5 * activation + stencil
+    assert sum(kept.values()) <= 5 * activation

@@ -162,7 +162,9 @@ class AvgPool(_WindowPool):
             weight = _shares(near, source)
             if self.count_include_pad:
                 weight = weight * near.share[:, None]
-            source.cache[key] = Stencil(near.target, len(source), near.index, weight[:, None])
+            rows, slots = near.present.nonzero(as_tuple=True)
+            entries = (rows, near.index[rows, slots], weight[rows, slots])
+            source.cache[key] = Stencil.from_entries(near.target, len(source), 1, *(t.cpu() for t in entries))
         return source.cache[key]
 
 

@@ -20,7 +20,6 @@ from inrbridge.domains import Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.resample import axis_periods, nearest_point
 from inrbridge.stencils.borders import shrink
-from inrbridge.stencils.stencil import pad_lists
 
 Lengths = float | tuple[float, ...]
 
@@ -159,7 +158,7 @@ def _search(window: Window, source: Discretization) -> Neighbours:
     i, j = np.concatenate([i, empty]), np.concatenate([origin[j], nearest_point(source, outputs[empty] + centre)])
     order = np.lexsort((j, i))
     rows, columns = torch.from_numpy(i[order]).long(), torch.from_numpy(j[order]).long()
-    index, present = pad_lists(rows, columns, torch.ones(len(rows), 1), len(target))
+    index, present = _pad_lists(rows, columns, torch.ones(len(rows), 1), len(target))
     present = present[:, 0] > 0
     index = torch.where(present, index, index[:, :1])
     count = torch.bincount(rows, minlength=len(target))
@@ -225,3 +224,22 @@ def _grid_kernel(window: Window, source: Discretization) -> GridKernel | None:
     outputs = np.stack(np.meshgrid(*outputs, indexing="ij"), -1).reshape(-1, dim)
     moved = (torch.from_numpy(a).to(source.points.device) for a in (count, _share(outputs, source, low, high)))
     return GridKernel(target, size, tuple(pads), "circular" if periodic else "constant", *moved)
+
+
+def _pad_lists(rows: Tensor, columns: Tensor, values: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Turn entries sorted by row into lists of equal length.
+
+    Args:
+        rows, columns: (e,) with rows ascending; values: (e, k).
+
+    Returns:
+        index (n_rows, t), weight (n_rows, k, t); unused places hold index 0 and weight 0.
+    """
+    counts = torch.bincount(rows, minlength=n_rows)
+    longest = max(1, int(counts.max()) if rows.numel() else 1)
+    slot = torch.arange(rows.numel()) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    index = torch.zeros(n_rows, longest, dtype=torch.long)
+    index[rows, slot] = columns
+    weight = torch.zeros(n_rows, longest, values.shape[1], dtype=values.dtype)
+    weight[rows, slot] = values
+    return index, weight.transpose(1, 2).contiguous()

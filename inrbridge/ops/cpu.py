@@ -1,16 +1,51 @@
 """Floor 1: the local operator in chunks of plain torch: linear in the points, small temporaries.
 
-Values travel points first, (n, b, c), so that a neighbour is one contiguous row. A chunk gathers its
-neighbours, contracts them with the stencil and multiplies by the kernel while they are still in cache.
-The backward pass stores nothing but its inputs: the transposed stencil brings the output's gradient G to the
-input points, H_jk = sum_i P[i,k,j] G_i, whence both df_j = sum_k H_jk W_k^T and dW_k = sum_j f_j^T H_jk.
+Values travel points first, (n, b, c), so that a neighbour is one contiguous row. A chunk of output points sums its
+neighbours into the nodes of the kernel (a sparse product, `embedding_bag`) and multiplies them by the kernel while they
+are still in cache. The backward pass sums again instead of storing the nodes.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
 
-_CHUNK = 1 << 18  # elements gathered at a time: about 1 MiB in float32, the second-level cache of one core
+_CHUNK = 3 << 17  # elements of nodes at a time: 1.5 MiB in float32, about the second-level cache of one core
+_SLICE = 1 << 22  # elements of node gradients at a time
+
+
+class SparseRows(NamedTuple):
+    """A sparse matrix by rows: row r holds weights[offsets[r]:offsets[r + 1]] in columns[offsets[r]:offsets[r + 1]]."""
+
+    columns: Tensor  # (e,)
+    weights: Tensor  # (e,)
+    offsets: Tensor  # (rows + 1,)
+    edges: Tensor  # offsets again, on the CPU: chunks are cut without waiting for a device
+
+    @classmethod
+    def from_entries(cls, rows: Tensor, columns: Tensor, weights: Tensor, count: int) -> "SparseRows":
+        """Build it from entries in any order, all on the CPU."""
+        order = rows.argsort(stable=True)
+        offsets = torch.zeros(count + 1, dtype=torch.long)
+        torch.cumsum(torch.bincount(rows, minlength=count), 0, out=offsets[1:])
+        return cls(columns[order], weights[order], offsets, offsets)
+
+    def to(self, like: Tensor) -> "SparseRows":
+        """The same matrix on the device and in the dtype of a tensor."""
+        columns, offsets = self.columns.to(like.device), self.offsets.to(like.device)
+        return SparseRows(columns, self.weights.to(like), offsets, self.edges)
+
+    def times(self, table: Tensor, first: int, last: int) -> Tensor:
+        """Rows first to last of the product with a table (columns, v) -> (last - first, v)."""
+        start, stop = int(self.edges[first]), int(self.edges[last])
+        if start == stop:
+            return table.new_zeros(last - first, table.shape[1])
+        offsets = self.offsets[first : last + 1] - start
+        return embedding_bag(self.columns[start:stop], table, offsets, mode="sum",
+                             per_sample_weights=self.weights[start:stop], include_last_offset=True)  # fmt: skip
 
 
 def _matmul(rows: Tensor, transposed: Tensor) -> Tensor:
@@ -20,29 +55,18 @@ def _matmul(rows: Tensor, transposed: Tensor) -> Tensor:
     return rows @ transposed.t()
 
 
-def _nodes(rows: Tensor, index: Tensor, weight: Tensor, batch: int) -> Tensor:
-    """Evaluate the kernel nodes of a chunk: rows (n, b*c), index (p, t), weight (p, k, t) -> (p, b, k, c)."""
-    gathered = rows.index_select(0, index.reshape(-1)).view(*index.shape, -1)  # (p, t, b*c)
-    return torch.bmm(weight, gathered).unflatten(2, (batch, -1)).transpose(1, 2)
-
-
 def _by_group(kernel: Tensor, groups: int) -> Tensor:
     """Kernel (k, c / groups, o) as one matrix a group, transposed: (groups, o / groups, k * c / groups), contiguous."""
     k, c, _ = kernel.shape
     return kernel.unflatten(2, (groups, -1)).permute(2, 3, 0, 1).reshape(groups, -1, k * c)
 
 
-def _adjoint(kernel: Tensor, groups: int) -> Tensor:
-    """Kernel of the input gradient: (k, c / groups, o) -> (k, o / groups, c)."""
-    return kernel.unflatten(2, (groups, -1)).permute(0, 3, 2, 1).flatten(2)
-
-
 def _group_rows(nodes: Tensor, groups: int) -> Tensor:
-    """Nodes (p, b, k, c) as rows of each group: (groups, p * b, k * c / groups)."""
-    p, b, k, c = nodes.shape
+    """Nodes (p, k, b, c) as rows of each group: (groups, p * b, k * c / groups)."""
+    p, k, b, c = nodes.shape
     if groups == 1:
-        return nodes.reshape(1, p * b, k * c)
-    return nodes.reshape(p * b, k, groups, c // groups).permute(2, 0, 1, 3).reshape(groups, p * b, -1)
+        return nodes.transpose(1, 2).reshape(1, p * b, k * c)
+    return nodes.unflatten(3, (groups, -1)).permute(3, 0, 2, 1, 4).reshape(groups, p * b, -1)
 
 
 def _mix(rows: Tensor, matrices: Tensor) -> Tensor:
@@ -52,74 +76,78 @@ def _mix(rows: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(rows, matrices.transpose(1, 2)).transpose(0, 1).flatten(1)
 
 
-def _chunks(index: Tensor, width: int) -> list[slice]:
-    step = max(1, _CHUNK // max(1, index.shape[1] * width))
-    return [slice(start, start + step) for start in range(0, index.shape[0], step)]
+def _nodes(matrix: SparseRows, rows: Tensor, nodes: int, batch: int) -> Iterator[tuple[slice, Tensor]]:
+    """Chunk by chunk, the values (p, k, b, c) at the kernel nodes of p output points."""
+    points = (matrix.edges.numel() - 1) // nodes
+    step = max(1, _CHUNK // (nodes * rows.shape[1]))
+    for first in range(0, points, step):
+        last = min(points, first + step)
+        yield slice(first, last), matrix.times(rows, first * nodes, last * nodes).view(last - first, nodes, batch, -1)
 
 
-def local_forward(values: Tensor, kernel: Tensor, index: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Points-first forward: values (n, b, c), index (m, t), weight (m, k, t) -> (m, b, o)."""
+def local_forward(values: Tensor, kernel: Tensor, matrix: SparseRows, groups: int) -> Tensor:
+    """Points-first forward: values (n, b, c), kernel (k, c / groups, o), matrix (m * k, n) -> (m, b, o)."""
     n, b, c = values.shape
-    rows, matrices = values.reshape(n, b * c), _by_group(kernel, groups)
-    out = values.new_empty(index.shape[0], b, kernel.shape[2])
-    depthwise = c == groups == kernel.shape[2]
-    for part in _chunks(index, b * c):
-        nodes = _nodes(rows, index[part], weight[part], b)
-        if depthwise:  # one multiply and add a node
-            out[part] = (nodes * kernel[:, 0]).sum(2)
+    k, _, o = kernel.shape
+    out = values.new_empty((matrix.edges.numel() - 1) // k, b, o)
+    matrices = _by_group(kernel, groups)
+    for part, nodes in _nodes(matrix, values.reshape(n, b * c), k, b):
+        if c == groups == o:  # depth-wise: one multiply and add a node
+            out[part] = (nodes * kernel[:, :1]).sum(1)
         else:
-            out[part] = _mix(_group_rows(nodes, groups), matrices).view(-1, b, kernel.shape[2])
+            out[part] = _mix(_group_rows(nodes, groups), matrices).view(-1, b, o)
     return out
 
 
-def local_backward(
-    values: Tensor, kernel: Tensor, grad: Tensor, index: Tensor, weight: Tensor, groups: int
-) -> tuple[Tensor, Tensor]:
-    """Both gradients from the output's gradient (m, b, o), with the lists of the transposed stencil."""
-    m, b, o = grad.shape
-    rows, adjoint = grad.reshape(m, b * o), _by_group(_adjoint(kernel, groups), groups)
-    grad_values = torch.empty_like(values)
-    total = values.new_zeros(groups, values.shape[2] // groups, kernel.shape[0] * o // groups)
-    for part in _chunks(index, b * o):
-        flow = _group_rows(_nodes(rows, index[part], weight[part], b), groups)  # H: (groups, p * b, k * o / groups)
-        grad_values[part] = _mix(flow, adjoint).view(-1, b, values.shape[2])
-        own = values[part].reshape(-1, groups, values.shape[2] // groups).permute(1, 2, 0)
-        total.baddbmm_(own, flow)
-    return grad_values, total.unflatten(2, (kernel.shape[0], -1)).permute(2, 1, 0, 3).reshape(kernel.shape)
-
-
-def local_kernel_gradient(values: Tensor, kernel: Tensor, grad: Tensor, index: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Gradient of the kernel alone, from the stencil itself: cheaper where the input needs no gradient."""
+def local_kernel_gradient(values: Tensor, kernel: Tensor, grad: Tensor, matrix: SparseRows, groups: int) -> Tensor:
+    """Gradient of the kernel from the output's gradient (m, b, o)."""
     n, b, c = values.shape
-    k, o = kernel.shape[0], kernel.shape[2]
-    rows = values.reshape(n, b * c)
+    k, _, o = kernel.shape
     total = values.new_zeros(groups, k * c // groups, o // groups)
-    for part in _chunks(index, b * c):
-        left = _group_rows(_nodes(rows, index[part], weight[part], b), groups)
+    for part, nodes in _nodes(matrix, values.reshape(n, b * c), k, b):
         right = grad[part].reshape(-1, groups, o // groups).transpose(0, 1)
-        total.baddbmm_(left.transpose(1, 2), right)
+        total.baddbmm_(_group_rows(nodes, groups).transpose(1, 2), right)
     return total.unflatten(1, (k, -1)).permute(1, 2, 0, 3).reshape(kernel.shape)
 
 
+def local_input_gradient(kernel: Tensor, grad: Tensor, transposed: SparseRows, channels: int, groups: int) -> Tensor:
+    """Gradient of the values (n, b, c): that of the nodes, some fields at a time, summed by the transposed stencil."""
+    m, b, o = grad.shape
+    k = kernel.shape[0]
+    n = transposed.edges.numel() - 1
+    out = grad.new_empty(n, b, channels)
+    adjoint = kernel.unflatten(2, (groups, -1)).permute(2, 0, 1, 3).reshape(groups, -1, o // groups)  # (g, k * c / g, o / g)
+    step = max(1, _SLICE // (m * k * channels))
+    for first in range(0, b, step):
+        some = grad[:, first : first + step]
+        fields = some.shape[1]
+        rows = some.reshape(m * fields, groups, -1).transpose(0, 1)
+        flow = _mix(rows, adjoint).view(m, fields, groups, k, channels // groups)
+        table = flow.permute(0, 3, 1, 2, 4).reshape(m * k, fields * channels)
+        out[:, first : first + step] = transposed.times(table, 0, n).view(n, fields, channels)
+    return out
+
+
 class LocalOperator(torch.autograd.Function):
-    """y = local(values, kernel) with the geometry held fixed; `transposed` gives (index, weight) of the transpose on demand."""
+    """y = local(values, kernel) with the geometry held fixed; `transposed` gives the transposed matrix on demand."""
 
     @staticmethod
-    def forward(ctx, values, kernel, index, weight, transposed, groups):
-        ctx.save_for_backward(values, kernel, index, weight)
-        ctx.transposed, ctx.groups = transposed, groups
-        return local_forward(values, kernel, index, weight, groups)
+    def forward(ctx, values, kernel, matrix, transposed, groups):
+        ctx.save_for_backward(values, kernel)
+        ctx.matrix, ctx.transposed, ctx.groups = matrix, transposed, groups
+        return local_forward(values, kernel, matrix, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        values, kernel, index, weight = ctx.saved_tensors
+        values, kernel = ctx.saved_tensors
         grad = grad.contiguous()
+        grad_values = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            grads = local_backward(values, kernel, grad, *ctx.transposed(), ctx.groups)
-        else:
-            grads = None, local_kernel_gradient(values, kernel, grad, index, weight, ctx.groups)
-        return *grads, None, None, None, None
+            grad_values = local_input_gradient(kernel, grad, ctx.transposed(), values.shape[2], ctx.groups)
+        if ctx.needs_input_grad[1]:
+            grad_kernel = local_kernel_gradient(values, kernel, grad, ctx.matrix, ctx.groups)
+        return grad_values, grad_kernel, None, None, None
 
 
 class BinnedOperator(torch.autograd.Function):

@@ -10,28 +10,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inrbridge.ops.cpu import BinnedOperator, LocalOperator
+from inrbridge.ops.cpu import BinnedOperator, LocalOperator, SparseRows
 
 
 def _points_first(values: Tensor) -> Tensor:
     return values.transpose(0, 1).contiguous()  # (b, n, c) -> (n, b, c); free when it already lies so
 
 
-def local(values: Tensor, kernel: Tensor, index: Tensor, weight: Tensor, transposed: Callable[[], tuple[Tensor, Tensor]],
-          groups: int = 1) -> Tensor:  # fmt: skip
-    """Apply the local operator given as neighbour lists.
+def local(values: Tensor, kernel: Tensor, matrix: SparseRows, transposed: Callable[[], SparseRows], groups: int = 1) -> Tensor:
+    """Apply the local operator given as a sparse matrix.
 
     Args:
         values: (b, n_in, c).
         kernel: (k, c / groups, o).
-        index: (n_out, t) neighbours of each output point.
-        weight: (n_out, k, t) their stencil weights; padding has weight 0.
-        transposed: returns index (n_in, s) and weight (n_in, k, s) of the transposed stencil, asked for in backward only.
+        matrix: P as (n_out * k, n_in): row i * k + node.
+        transposed: returns its transpose (n_in, n_out * k), asked for in backward only.
 
     Returns:
         (b, n_out, o); memory lies points first, so that a following local operator copies nothing.
     """
-    return LocalOperator.apply(_points_first(values), kernel, index, weight, transposed, groups).transpose(0, 1)
+    return LocalOperator.apply(_points_first(values), kernel, matrix, transposed, groups).transpose(0, 1)
 
 
 def local_binned(values: Tensor, kernel: Tensor, target: Tensor, source: Tensor, weight: Tensor, offsets: tuple[int, ...],

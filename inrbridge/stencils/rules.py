@@ -18,7 +18,7 @@ from inrbridge.stencils.bases import Basis
 from inrbridge.stencils.borders import check_border, fold, ghosts, periods, shrink
 from inrbridge.stencils.nodes import Offsets, reach
 from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
-from inrbridge.stencils.stencil import BinnedStencil, Stencil, pad_lists
+from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,19 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
         points - low, coords[inside] - low, rule.order, neighbors, periods(border, source.domain)
     )
     rows, slots = np.nonzero(weight)
-    entry, node = np.divmod(query[rows], k)
     values = weight[rows, slots]
     if border == "renormalize":
         present = inside.reshape(-1, k).sum(1)
-        values = values * (k / np.maximum(present, 1))[entry]
-    # one list for each output point: the union of its nodes' neighbours
-    pairs, place = np.unique(entry * n + index[rows, slots], return_inverse=True)
-    union = np.zeros((len(pairs), k))
-    np.add.at(union, (place, node), values)
-    index, weight = pad_lists(torch.from_numpy(pairs // n), torch.from_numpy(pairs % n), torch.from_numpy(union), len(target))
-    return Stencil(target, n, index, weight)
+        values = values * (k / np.maximum(present, 1))[query[rows] // k]
+    return _stencil(target, n, k, query[rows], index[rows, slots], values)
+
+
+def _stencil(
+    target: Discretization, n_in: int, nodes: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
+) -> Stencil:
+    return Stencil.from_entries(
+        target, n_in, nodes, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (rows, columns, weights))
+    )
 
 
 def _warn_if_narrow(widths: list[float], source: Discretization) -> None:
@@ -180,8 +182,9 @@ def _quadrature(rule: Quadrature, source, target, border, stride) -> Stencil:
         np.add.at(total, i, values)
         exact = _basis_integral(rule.basis) / rule.basis.scale
         values = values * (np.where(np.abs(total) > 1e-3 * np.abs(exact), exact / np.where(total == 0, 1, total), 1.0))[i]
-    index, weight = pad_lists(torch.from_numpy(i), torch.from_numpy(j), torch.from_numpy(values * scale[i, None]), len(target))
-    return Stencil(target, len(source), index, weight)
+    k = rule.basis.count
+    rows = i[:, None] * k + np.arange(k)
+    return _stencil(target, len(source), k, rows.ravel(), np.repeat(j, k), (values * scale[i, None]).ravel())
 
 
 def _border_scale(i: np.ndarray, weights: np.ndarray, m: int, measure: float, border: str) -> np.ndarray:
@@ -225,14 +228,11 @@ def _cells(rule: Cells, source, target, border, stride) -> Stencil:
     size = (high - low) / shape
     cell = np.clip(np.floor((_array(source.points) - low) / size), 0, shape - 1).astype(int)
     row = np.ravel_multi_index(tuple(cell.T), rule.shape)
-    order = np.argsort(row, kind="stable")
     weights = _array(source.weights)
     total = np.bincount(row, weights, minlength=math.prod(rule.shape))
-    values = torch.from_numpy((weights / total[row])[order])[:, None]
-    index, weight = pad_lists(torch.from_numpy(row[order]), torch.from_numpy(order), values, len(total))
     if target is None:
         target = _cell_centres(source, rule.shape)
-    return Stencil(target, len(source), index, weight)
+    return _stencil(target, len(source), 1, row, np.arange(len(row)), weights / total[row])
 
 
 def _cell_centres(source: Discretization, shape: tuple[int, ...]) -> Discretization:
