@@ -46,11 +46,11 @@ def show_verdicts(path: str, as_json: bool) -> None:
     from inrbridge.io import look, verdicts
 
     probe = look(path)
-    answers = [vars(verdict) for verdict in verdicts(probe)]
+    answers, wrong = [vars(verdict) for verdict in verdicts(probe)], probe.damage or probe.refused
     if as_json:
-        print(json.dumps({"file": path, "found": probe.describe(), "verdicts": answers}, indent=2))
+        print(json.dumps({"file": path, "found": probe.describe(), "wrong": wrong, "verdicts": answers}, indent=2))
         return
-    print(f"{path}: {probe.describe()}")
+    print(f"{path}: {probe.describe()}{f'; {wrong}' if wrong else ''}")
     said = {True: "yes", False: "no"}
     rows = [[v["format"], v["distribution"], v["version"], v["error"] or said[v["is_recognized"]]] for v in answers]
     print_table(["format", "plugin", "version", "recognizes it"], rows)

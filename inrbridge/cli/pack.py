@@ -33,7 +33,7 @@ def run(args) -> int:
 
     def tell(path, error) -> None:
         failed.append(str(path))
-        print(f"inrbridge pack: {error}", file=sys.stderr)
+        print(f"inrbridge pack: {error if str(path) in str(error) else f'{path}: {error}'}", file=sys.stderr)
 
     store = pack(args.paths, args.out, labels(args.labels), args.split, args.format, keep_going=args.keep_going, on_error=tell)
     counts: dict[str, int] = {}

@@ -61,7 +61,8 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
             except InrBridgeError as error:
                 if not keep_going:
                     raise
-                answers[i]["error"] = str(error)
+                path = answers[i]["path"]
+                answers[i]["error"] = str(error) if path is None or path in str(error) else f"{path}: {error}"
         if ready:
             with torch.no_grad():
                 values = stack([field for _, field in ready]).to(place)(discretization.points)

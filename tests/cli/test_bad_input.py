@@ -15,7 +15,7 @@ from fake_training import striped_grid
 from PIL import Image
 from safetensors.torch import save_file
 
-from inrbridge import pack, plugins, save_field
+from inrbridge import Box, GridField, pack, plugins, save_field
 from inrbridge.cli.main import main
 from inrbridge.data import Store
 
@@ -242,6 +242,19 @@ def test_one_bad_file_among_good_ones(files, capsys):
     assert json.loads(Path("answers/predictions.json").read_text()) == answers
     assert main(["pack", *good, "cut.safetensors", "-o", "packed", "--keep-going"]) == 1
     assert len(Store("packed")) == len(good) and "truncated" in capsys.readouterr().err
+
+
+def test_a_field_that_does_not_fit_the_model_is_named(files, capsys):
+    save_field(GridField(torch.ones(4, 4, 4, 1), Box.centered(3)), "solid.safetensors")
+    assert main(["predict", "run", "solid.safetensors", "good.safetensors"]) == 1
+    out, error = capsys.readouterr()
+    assert error.startswith("inrbridge predict: solid.safetensors: Got a field on Box") and "good.safetensors" in out
+
+
+def test_info_all_says_what_is_wrong_with_a_file(files, capsys):
+    for name, text in (("cut.safetensors", "truncated"), ("evil.pt", "pickle")):
+        assert main(["info", name, "--all"]) == 0
+        assert text in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_damaged_store_is_refused_and_left_as_it_is(files, made, capsys):
