@@ -1,4 +1,4 @@
-"""Floor 4: what a file holds, told from its headers alone: no tensor is read and nothing in the file is executed.
+"""Floor 5: what a file holds, told from its headers alone: no tensor is read and nothing in the file is executed.
 
 Every reader returns a `Contents`; damage is a sentence in it, not an exception, so that a look at a file
 never fails (only `PermissionError` and a missing file come through). Sizes claimed by a header are

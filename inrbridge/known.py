@@ -1,4 +1,4 @@
-"""Floor 6: plugins that exist but need not be installed, so that an error can name the line that installs them."""
+"""Floor 7: plugins that exist but need not be installed, so that an error can name the line that installs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: find the plugins, load each one alone, check what it brings, and keep a record of what went wrong.
+"""Floor 7: find the plugins, load each one alone, check what it brings, and keep a record of what went wrong.
 
 A plugin is a distribution with an entry point in group `inrbridge`; its name is the name of the format, so that a
 format asked for by name imports one plugin only. A plugin may fail while its metadata is scanned, on import, when

@@ -1,4 +1,4 @@
-"""Floor 5: many fields evaluated as one.
+"""Floor 4: many fields evaluated as one.
 
 A stack sorts its fields into groups of one class, architecture, domain and channels. A group is a template field and its
 state dicts stacked on axis 0, and is evaluated in one batched call; whatever cannot be stacked is asked field by field.

@@ -1,4 +1,4 @@
-"""Floor 9: packed datasets of fields: pack files into a store, and read it as one aligned dataset."""
+"""Floor 7: packed datasets of fields: pack files into a store, and read it as one aligned dataset."""
 
 from inrbridge.data.alignment import align
 from inrbridge.data.dataset import FieldDataset

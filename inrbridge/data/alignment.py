@@ -1,4 +1,4 @@
-"""Floor 9: map a field onto the domain and the channels of a dataset, or say why that cannot be.
+"""Floor 7: map a field onto the domain and the channels of a dataset, or say why that cannot be.
 
 Coordinates are mapped affinely, axis by axis, between domains of one kind; a field may be cut down to a planar slice or to a
 smaller domain inside its own. Channels are chosen by name; colours and gray are made of each other. Nothing is guessed.

@@ -1,4 +1,4 @@
-"""Floor 9: fields of a store, of whatever formats, as one dataset on one domain with one channel list.
+"""Floor 7: fields of a store, of whatever formats, as one dataset on one domain with one channel list.
 
 Every architecture is aligned once; a minibatch is a stack with one group for each architecture that occurs in it. Its values
 tell nothing of the format they came from.

@@ -1,4 +1,4 @@
-"""Floor 9: the table of contents of a store: which architectures, shards and items it holds.
+"""Floor 7: the table of contents of a store: which architectures, shards and items it holds.
 
     {"inrbridge_store": 1, "class_names": [..] or null,
      "architectures": {id: {format, options, domain, channels, channel_names, channel_ranges, tensors}},

@@ -1,4 +1,4 @@
-"""Floor 9: pack files of any format into a store."""
+"""Floor 7: pack files of any format into a store."""
 
 from __future__ import annotations
 

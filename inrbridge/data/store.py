@@ -1,4 +1,4 @@
-"""Floor 9: read a store: a folder of `manifest.json` and `shard-*.safetensors` of stacked states.
+"""Floor 7: read a store: a folder of `manifest.json` and `shard-*.safetensors` of stacked states.
 
 Shards are memory-mapped, each process maps its own on first use, and a minibatch copies only the rows it asks for. Sizes are
 compared when a store is opened, tensor tables when a shard is first used, and checksums by `verify`.

@@ -1,4 +1,4 @@
-"""Floor 9: write a store, or add to one.
+"""Floor 7: write a store, or add to one.
 
 A shard is written whole under a temporary name, then renamed, then entered in the manifest, which is replaced in the same way:
 whatever happens, the store on disk is the one before or the one after, and shards that were written are never touched again.

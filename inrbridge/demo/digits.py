@@ -1,4 +1,4 @@
-"""Floor 10: the digits as signals, and which format holds which one.
+"""Floor 9: the digits as signals, and which format holds which one.
 
 The data are the 1,797 handwritten digits of 8x8 pixels that scikit-learn ships (Alpaydin & Kaynak 1998).
 """

@@ -1,4 +1,4 @@
-"""Floor 10: the phases of the demo: fit, train, evaluate, leave one format out, report."""
+"""Floor 9: the phases of the demo: fit, train, evaluate, leave one format out, report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 10: the demo's report as text and pictures."""
+"""Floor 9: the demo's report as text and pictures."""
 
 from __future__ import annotations
 

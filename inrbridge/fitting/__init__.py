@@ -1,4 +1,4 @@
-"""Floor 9: turn signals into fields of a chosen format, many at once, into a store or a list."""
+"""Floor 8: turn signals into fields of a chosen format, many at once, into a store or a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 9: the optimisation itself: b fields of one architecture fitted side by side, states stacked on axis 0.
+"""Floor 8: the optimisation itself: b fields of one architecture fitted side by side, states stacked on axis 0.
 
 The loss is the sum over the fields of their mean squared errors, so that each gradient, and Adam's step, is the one that the
 field would see alone. A step looks at n points, one of many shifted copies of a lattice: a set that is the same in every

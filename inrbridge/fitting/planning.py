@@ -1,4 +1,4 @@
-"""Floor 9: what is to be fitted, and how: one job a signal, its settings, its place in a split, its fingerprint in a store."""
+"""Floor 8: what is to be fitted, and how: one job a signal, its settings, its place in a split, its fingerprint in a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 9: independent pieces of work on as many CPU cores as torch may use, one core each.
+"""Floor 8: independent pieces of work on as many CPU cores as torch may use, one core each.
 
 Small batched products do not fill several cores: with two threads inside each operation 64 small networks are fitted 1.6 times
 as fast on an idle machine, and 10 times slower on a busy one, where the threads wait for one another at every operation. Pieces
