@@ -9,6 +9,7 @@ BatchNorm sees the share of its own process, as in torch).
 from __future__ import annotations
 
 import contextlib
+import gc
 import datetime
 import hashlib
 import os
@@ -100,6 +101,7 @@ def processes(device: str = "auto") -> Iterator[World]:
         yield World(rank, size, chosen)
     finally:
         if opens:
+            gc.collect()  # a wrapped model in a cycle would keep the group's threads until the interpreter is torn down: an abort
             dist.destroy_process_group()
 
 

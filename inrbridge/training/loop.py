@@ -74,7 +74,10 @@ def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None
     with processes(config.run.device) as world, _machine(config.run, world):
         train_set, eval_set = datasets_of(config, dataset, eval_dataset)
         run = _Run(config, world, train_set, eval_set)
-        return run.go(resume, stop_at, trackers, progress, command)
+        try:
+            return run.go(resume, stop_at, trackers, progress, command)
+        finally:
+            run.parallel = None  # it holds on to the group of processes, which is about to end
 
 
 class _Run:
