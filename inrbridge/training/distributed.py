@@ -9,8 +9,8 @@ BatchNorm sees the share of its own process, as in torch).
 from __future__ import annotations
 
 import contextlib
-import gc
 import datetime
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
