@@ -142,9 +142,9 @@ class Conv(LocalLayer):
         target = shrink(source, *reach(self.rule.nodes)) if self.border == "valid" else source
         pads = tuple((0, 0) if self.border == "valid" else pair for pair in zip(before, after, strict=True))
         mode = {"zeros": "constant", "valid": "constant"}.get(self.border, self.border)
-        values = grid_convolution(sampled.values, self.weight, source.structure.shape, stride=self.stride,
+        values = grid_convolution(sampled.values, self.weight, self.bias, source.structure.shape, stride=self.stride,
                                   dilation=steps, groups=self.groups, pads=pads, mode=mode)  # fmt: skip
-        return self._finish(target.thin(self.stride), values)
+        return Sampled(target.thin(self.stride), values)
 
 
 class BasisConv(LocalLayer):

@@ -48,12 +48,12 @@ def local_binned(values: Tensor, kernel: Tensor, target: Tensor, source: Tensor,
     return BinnedOperator.apply(_points_first(values), kernel, target, source, weight, offsets, n_out).transpose(0, 1)
 
 
-def grid_convolution(values: Tensor, kernel: Tensor, shape: tuple[int, ...], *, stride: int, dilation: tuple[int, ...],
-                     groups: int, pads: tuple[tuple[int, int], ...], mode: str) -> Tensor:  # fmt: skip
+def grid_convolution(values: Tensor, kernel: Tensor, bias: Tensor | None, shape: tuple[int, ...], *, stride: int,
+                     dilation: tuple[int, ...], groups: int, pads: tuple[tuple[int, int], ...], mode: str) -> Tensor:  # fmt: skip
     """Convolve values (b, n, c) on a row-major grid by torch's own convolution: same result, same cost.
 
     Args:
-        kernel: (o, c / groups, *sizes) as torch lays it out.
+        kernel: (o, c / groups, *sizes) as torch lays it out; bias: (o,) or None.
         pads: cells (before, after) added along each axis; mode: "constant", "reflect" or "circular".
 
     Returns:
@@ -67,5 +67,5 @@ def grid_convolution(values: Tensor, kernel: Tensor, shape: tuple[int, ...], *, 
         image = torch.nn.functional.pad(image, flat, mode=mode)
     convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[d - 1]
     padding = [before for before, _ in pads] if symmetric else 0
-    out = convolve(image, kernel, None, stride, padding, dilation, groups)
+    out = convolve(image, kernel, bias, stride, padding, dilation, groups)
     return out.movedim(1, -1).flatten(1, d)
