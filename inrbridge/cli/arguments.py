@@ -44,3 +44,13 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f'got "{text}", expected a whole number of at least 1')
     return number
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every verb that applies a trained model to fields."""
+    parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")
+    parser.add_argument("--batch-size", metavar="B", type=count, default=64, help="fields at once")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--trust", metavar="MODULE", action="append", default=[], help="a module that may bring the class of the model"
+    )

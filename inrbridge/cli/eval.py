@@ -9,7 +9,7 @@ examples:
 
 import json
 
-from inrbridge.cli.arguments import count
+from inrbridge.cli.arguments import add_model_options, count
 from inrbridge.cli.tables import print_table
 
 
@@ -20,12 +20,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--format", metavar="NAME", action="append", help="only fields of this format; may be repeated")
     parser.add_argument("--sampler", metavar="NAME", nargs="+", default=[None], help="where to evaluate the fields")
     parser.add_argument("--n", metavar="N", type=count, nargs="+", default=[None], help="number of points")
-    parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")
-    parser.add_argument("--batch-size", metavar="B", type=count, default=64, help="fields at once")
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--trust", metavar="MODULE", action="append", default=[], help="a module that may bring the class of the model"
-    )
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with confusion matrices")
 
 

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from inrbridge.cli.arguments import count
+from inrbridge.cli.arguments import add_model_options, count
 from inrbridge.cli.tables import print_table
 
 
@@ -22,12 +22,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--format", metavar="NAME", help="open the files with this format")
     parser.add_argument("--sampler", metavar="NAME", help="where to evaluate the fields")
     parser.add_argument("--n", metavar="N", type=count, help="number of points")
-    parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")
-    parser.add_argument("--batch-size", metavar="B", type=count, default=64, help="fields at once")
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--trust", metavar="MODULE", action="append", default=[], help="a module that may bring the class of the model"
-    )
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with all probabilities")
 
 

@@ -24,14 +24,8 @@ from inrbridge.stencils.borders import shrink
 from inrbridge.stencils.nodes import reach
 
 
-def _per_axis(value: float | Sequence[float], dim: int | None, name: str) -> tuple:
-    if isinstance(value, Sequence):
-        if dim is not None and len(value) != dim:
-            raise ConfigError(f"Got {len(value)} values for {name}, expected {dim}: one for each axis, or a single number.")
-        return tuple(value)
-    if dim is None:
-        raise ConfigError(f"Got one number for {name} and no `dim`; pass a tuple with one value for each axis, or dim=2.")
-    return (value,) * dim
+def _per_axis(value: float | Sequence[float], dim: int) -> tuple:
+    return tuple(value) if isinstance(value, Sequence) else (value,) * dim
 
 
 def _dimension(dim: int | None, *values) -> int:
@@ -64,6 +58,19 @@ class LocalLayer(nn.Module):
     def _finish(self, target, values: Tensor) -> Sampled:
         return Sampled(target, values if self.bias is None else values + self.bias)
 
+    def _draw(self, generator: torch.Generator | None) -> None:
+        """Draw `weight` (out, in / groups, ..) and `bias` as torch draws those of a convolution."""
+        bound = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+
+    def _through_stencil(self, sampled: Sampled) -> Sampled:
+        """Apply the stencil of `rule` and the kernel that `weight` holds."""
+        stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
+        kernel = self.weight.flatten(2).permute(2, 1, 0)
+        return self._finish(stencil.target, stencil.apply(sampled.values, kernel, self.groups))
+
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}, border={self.border!r}"
 
@@ -94,25 +101,20 @@ class Conv(LocalLayer):
                  generator: torch.Generator | None = None):  # fmt: skip
         super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias, groups=groups)
         dim = _dimension(dim, kernel_size, spacing)
-        self.kernel_size = tuple(int(k) for k in _per_axis(kernel_size, dim, "kernel_size"))
-        self.spacing = tuple(float(h) for h in _per_axis(spacing, dim, "spacing"))
+        self.kernel_size = tuple(int(k) for k in _per_axis(kernel_size, dim))
+        self.spacing = tuple(float(h) for h in _per_axis(spacing, dim))
         self.dilation = dilation
         nodes = kernel_nodes(self.kernel_size, self.spacing, dilation)
         self.rule = Reconstruct(nodes, tuple(h * dilation for h in self.spacing), order, neighbors)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
-        bound = 1 / math.sqrt(self.weight[0].numel())
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+        self._draw(generator)
 
     def forward(self, sampled: Sampled) -> Sampled:
         self._check(sampled)
         steps = self._steps_on_grid(sampled)
         if steps is not None:
             return self._on_grid(sampled, steps)
-        stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
-        kernel = self.weight.flatten(2).permute(2, 1, 0)
-        return self._finish(stencil.target, stencil.apply(sampled.values, kernel, self.groups))
+        return self._through_stencil(sampled)
 
     def _steps_on_grid(self, sampled: Sampled) -> tuple[int, ...] | None:
         """Grid cells between kernel nodes along each axis, if the nodes of every point are grid points or lie outside."""
@@ -164,8 +166,8 @@ class BasisConv(LocalLayer):
                  generator: torch.Generator | None = None):  # fmt: skip
         super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias, groups=groups)
         dim = _dimension(dim, kernel_size, spacing)
-        size = tuple(int(k) for k in _per_axis(kernel_size, dim, "kernel_size"))
-        spacing = tuple(float(h) for h in _per_axis(spacing, dim, "spacing"))
+        size = tuple(int(k) for k in _per_axis(kernel_size, dim))
+        spacing = tuple(float(h) for h in _per_axis(spacing, dim))
         if basis == "spline":
             functions = BSpline(size, spacing, (2 if max(size) <= 3 else 3) if order is None else order)
         elif basis == "polynomial":
@@ -177,16 +179,11 @@ class BasisConv(LocalLayer):
         self.rule = Quadrature(functions, spacing, normalize)
         shape = size if basis == "spline" else (functions.count,)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *shape))
-        bound = 1 / math.sqrt(self.weight[0].numel())
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+        self._draw(generator)
 
     def forward(self, sampled: Sampled) -> Sampled:
         self._check(sampled)
-        stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
-        kernel = self.weight.flatten(2).permute(2, 1, 0)
-        return self._finish(stencil.target, stencil.apply(sampled.values, kernel, self.groups))
+        return self._through_stencil(sampled)
 
 
 class MLPConv(LocalLayer):
@@ -206,7 +203,7 @@ class MLPConv(LocalLayer):
                  dim: int | None = None, generator: torch.Generator | None = None):  # fmt: skip
         super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias)
         dim = _dimension(dim, half_width)
-        self.half_width, self.ball = tuple(float(r) for r in _per_axis(half_width, dim, "half_width")), ball
+        self.half_width, self.ball = tuple(float(r) for r in _per_axis(half_width, dim)), ball
         widths = [dim, *hidden]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
