@@ -1,0 +1,7 @@
+"""(under construction)"""
+from inrbridge import hookimpl
+
+
+@hookimpl
+def inrbridge_formats():
+    return []
