@@ -25,7 +25,7 @@ _HOME = {
     "train": "training", "evaluate": "training", "predict": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip
-_MODULES = ("encodings", "errors", "models", "nn", "sampling", "transforms")
+_MODULES = ("encodings", "errors", "models", "nn", "radiance", "sampling", "transforms")
 
 __all__ = ["__version__", *sorted(_HOME), *_MODULES]
 

@@ -1,0 +1,25 @@
+"""Floor 7: radiance fields: cameras, volume rendering through nerfacc, and where in space matter is.
+
+A radiance field gives red, green, blue in [0, 1] and density per unit of length, on a Box in 3-D or on its product with
+the unit sphere of directions: `Product(Box(low, high), Sphere())`, the direction that of the ray, from the camera into
+the scene. Fields of an sdf or an occupancy are rendered as bodies. Needs nerfacc: pip install "inrbridge[render]".
+"""
+
+from inrbridge.radiance.cameras import Camera, Rays, look_at, orbit
+from inrbridge.radiance.marching import Rendering, composite, render, render_rays
+from inrbridge.radiance.medium import Medium
+from inrbridge.radiance.occupancy import Occupancy, OccupancySampler
+
+__all__ = [
+    "Camera",
+    "Medium",
+    "Occupancy",
+    "OccupancySampler",
+    "Rays",
+    "Rendering",
+    "composite",
+    "look_at",
+    "orbit",
+    "render",
+    "render_rays",
+]

@@ -1,0 +1,197 @@
+"""Floor 7: where in space matter is: an occupancy grid (nerfacc's), to skip empty cells and to draw points where they count.
+
+Müller et al. 2022 (instant-ngp), section 5.1; the grid is kept by `nerfacc.OccGridEstimator`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from inrbridge.discretization import Discretization
+from inrbridge.domains import Box, Domain, Product
+from inrbridge.errors import ConfigError
+from inrbridge.field import Field
+from inrbridge.radiance.backend import nerfacc
+from inrbridge.radiance.medium import Medium
+from inrbridge.sampling.arguments import check_call, check_count
+from inrbridge.sampling.sequences import SobolSequence, draw_seed
+
+CHUNK = 2**17  # points a call
+EMPTY = 0.05  # optical depth: a box filled with less, along its diagonal, counts as empty
+PASSES = 4  # random points tried in each cell
+EVER = 2**62  # steps for which the estimator looks at every cell
+
+
+class Occupancy:
+    """Which of resolution^3 equal cells of a box hold matter.
+
+    A cell is occupied where the largest density met there, times the box's diagonal, exceeds `empty` (or the mean over all
+    cells, if that is less); with `margin`, so are the cells around it.
+    """
+
+    def __init__(self, box: Box, resolution: int = 64, *, empty: float = EMPTY, margin: bool = True,
+                 device: torch.device | str | None = None):  # fmt: skip
+        if box.dim != 3:
+            raise ConfigError(f"Got {box} for an occupancy grid, expected a Box in 3-D; elsewhere use sampling.importance.")
+        if not isinstance(resolution, int) or not 2 <= resolution <= 512:
+            raise ConfigError(f"Got resolution={resolution!r} for an occupancy grid, expected 2 to 512 cells along a side.")
+        self.box, self.resolution, self.empty, self.margin = box, resolution, empty, margin
+        self.estimator = nerfacc().OccGridEstimator([*box.low, *box.high], resolution=resolution).to(device or "cpu")
+
+    @classmethod
+    def of(cls, fields: Field | Sequence[Field], resolution: int = 64, *, generator: torch.Generator | None = None,
+           passes: int = PASSES, device: torch.device | str | None = None, **options) -> Occupancy:  # fmt: skip
+        """Look at a field, or at several on one box: a cell that any of them fills is occupied.
+
+        Args:
+            generator: draws `passes` points in each cell; without one the seed is 0.
+            **options: `empty` and `margin` of the grid.
+        """
+        media = [Medium.of(field) for field in (fields if isinstance(fields, Sequence) else [fields])]
+        if not media or any(medium.box != media[0].box for medium in media):
+            raise ConfigError(f"Got {len(media)} fields for one occupancy grid, expected fields on one box; rescale them first.")
+        grid = cls(media[0].box, resolution, device=device, **options)
+        generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        for _ in range(passes):
+            grid.update(lambda points: functools.reduce(torch.maximum, (medium.density(points) for medium in media)), generator)
+        return grid
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool (resolution, resolution, resolution): coordinate a runs along axis a."""
+        return self.estimator.binaries[0]
+
+    def update(self, density: Callable[[Tensor], Tensor], generator: torch.Generator, *, decay: float = 1.0) -> None:
+        """Look at one random point of each cell; what was met before fades by `decay`.
+
+        Args:
+            density: points (n, 3) -> densities (n,).
+        """
+        diagonal = math.hypot(*self.box.size)
+
+        def depth(points: Tensor) -> Tensor:
+            parts = [density(part).float() for part in points.split(CHUNK)]
+            return torch.cat(parts).nan_to_num(0.0)[:, None] * diagonal
+
+        device = self.estimator.binaries.device
+        with torch.no_grad(), _seeded(draw_seed(generator), device):
+            self.estimator.train().update_every_n_steps(0, depth, occ_thre=self.empty, ema_decay=decay, warmup_steps=EVER, n=1)
+        if self.margin:
+            wide = torch.nn.functional.max_pool3d(self.estimator.binaries.float(), 3, stride=1, padding=1)
+            self.estimator.binaries = wide > 0
+
+    def contains(self, points: Tensor) -> Tensor:
+        """Say for points (..., 3) which lie in occupied cells: bool (...)."""
+        low, size = (torch.as_tensor(v, dtype=points.dtype, device=points.device) for v in (self.box.low, self.box.size))
+        cell = ((points - low) / size * self.resolution).long().clamp(0, self.resolution - 1)
+        flat = (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
+        return self.mask.reshape(-1)[flat]
+
+    def bounds(self, quantile: float = 0.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return corners of the box around the occupied cells, but for `quantile` of them on each side of each axis."""
+        cells = self.mask.nonzero().double()
+        if not len(cells):
+            return self.box.bounds
+        low, high = (torch.quantile(cells[:: max(1, len(cells) // 2**20)], q, dim=0).tolist() for q in (quantile, 1 - quantile))
+        sides = list(zip(self.box.low, self.box.size, strict=True))
+        return (
+            tuple(a + s * c / self.resolution for (a, s), c in zip(sides, low, strict=True)),
+            tuple(a + s * (c + 1) / self.resolution for (a, s), c in zip(sides, high, strict=True)),
+        )
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device):
+    """Seed the global generators, which nerfacc draws from, and put them back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+class OccupancySampler:
+    """A sampler whose points lie mostly where matter is.
+
+    The occupied and the empty cells are two strata: `share` of the points are spread evenly over the empty ones, the others
+    over the occupied ones; a point's weight is the measure of its stratum over the stratum's count of points. Under a random
+    generator the points are scrambled Sobol' points within each stratum, so that the integral of any function is estimated
+    without bias, whatever the grid has missed.
+
+    Args:
+        fields: a field in space, or several on one box, as `Occupancy.of` takes them; or an `Occupancy`.
+        resolution: cells along each side.
+        share: of points in empty cells, above 0 and below 1.
+    """
+
+    def __init__(self, fields: Field | Sequence[Field] | Occupancy, resolution: int = 64, *, share: float = 0.1,
+                 generator: torch.Generator | None = None):  # fmt: skip
+        if not 0 < share < 1:
+            raise ConfigError(f"Got share={share!r}, expected a number between 0 and 1: the share of points in empty cells.")
+        self.occupancy = (
+            fields if isinstance(fields, Occupancy) else Occupancy.of(fields, resolution, margin=False, generator=generator)
+        )
+        self.share = share
+        mask = self.occupancy.mask.cpu()
+        self._cells = [_along_curve(found.nonzero()) for found in (mask, ~mask)]  # occupied, empty
+
+    def __call__(
+        self, domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None
+    ) -> Discretization:
+        """Discretize the grid's box, or its product with another domain (directions), by n points; see `sampling`."""
+        dtype = check_call(domain, generator, dtype)
+        box = domain.a if isinstance(domain, Product) else domain
+        if box != self.occupancy.box:
+            raise ConfigError(
+                f"Got the domain {domain}, expected {self.occupancy.box}, where the occupancy grid lies, or its product with "
+                "another domain; make a sampler for each domain."
+            )
+        seeds = [draw_seed(generator), draw_seed(generator)]
+        return self._discretize(domain, check_count(n), seeds, dtype, device)
+
+    def _discretize(self, domain: Domain, n: int, seeds: list, dtype, device) -> Discretization:
+        share = self.share if len(self._cells[0]) else 1.0
+        share = share if len(self._cells[1]) else 0.0
+        turns = torch.floor(torch.arange(-1, n, dtype=torch.float64) * share)
+        is_elsewhere = turns[1:] > turns[:-1]  # point 0, and every (1 / share)-th: a prefix keeps the shares
+        points = torch.empty(n, domain.dim, dtype=torch.float64)
+        weights = torch.empty(n, dtype=torch.float64)
+        measure_of_cell = domain.measure / self.occupancy.resolution**3
+        for cells, rows, seed in zip(self._cells, (~is_elsewhere, is_elsewhere), seeds, strict=True):
+            count = int(rows.sum())
+            if count:
+                points[rows] = self._points(domain, cells, count, seed)
+                weights[rows] = measure_of_cell * len(cells) / count
+        weights *= domain.measure / weights.sum()  # moves them only where a stratum has no point: n = 1
+        return Discretization(
+            points.to(device=device, dtype=dtype),
+            weights.to(device=device, dtype=dtype),
+            domain,
+            sampler="occupancy",
+            extend_to=functools.partial(self._extend, domain, seeds, dtype, device),
+        )
+
+    def _extend(self, domain, seeds, dtype, device, m: int) -> Discretization:
+        return self._discretize(domain, check_count(m), seeds, dtype, device)
+
+    def _points(self, domain: Domain, cells: Tensor, count: int, seed: int | None) -> Tensor:
+        """Spread points (count, d) evenly over cells: coordinate 0 of a sequence chooses the cell, 1 to 3 the place in it."""
+        box = self.occupancy.box
+        others = domain.b.unit_dim if isinstance(domain, Product) else 0
+        unit = SobolSequence(4 + others, seed)(0, count)
+        cell = cells[(unit[:, 0] * len(cells)).long().clamp(max=len(cells) - 1)]
+        points = box.from_unit((cell + unit[:, 1:4]) / self.occupancy.resolution)
+        return torch.cat([points, domain.b.from_unit(unit[:, 4:])], -1) if others else points
+
+
+def _along_curve(cells: Tensor) -> Tensor:
+    """Order cells (m, 3) along the Z-order curve (Morton 1966), on which neighbours lie close in space."""
+    code = torch.zeros(len(cells), dtype=torch.long)
+    for bit in range(9):  # 512 cells along a side
+        for a in range(3):
+            code |= ((cells[:, a] >> bit) & 1) << (3 * bit + a)
+    return cells[code.argsort()]
