@@ -9,6 +9,7 @@ from inrbridge.radiance.cameras import Camera, Rays, look_at, orbit
 from inrbridge.radiance.marching import Rendering, composite, render, render_rays
 from inrbridge.radiance.medium import Medium
 from inrbridge.radiance.occupancy import Occupancy, OccupancySampler
+from inrbridge.radiance.views import Views, is_views, read_views
 
 __all__ = [
     "Camera",
@@ -17,9 +18,12 @@ __all__ = [
     "OccupancySampler",
     "Rays",
     "Rendering",
+    "Views",
     "composite",
+    "is_views",
     "look_at",
     "orbit",
+    "read_views",
     "render",
     "render_rays",
 ]
