@@ -1,4 +1,4 @@
-"""Floor 7: pictures of fields: curves in 1-D, images in 2-D, slices through the middle in higher dimensions.
+"""Floor 7: pictures of fields: curves in 1-D, images in 2-D, slices in higher dimensions, a camera's view of radiance fields.
 
 Coordinate 0 runs down the rows and coordinate 1 along the columns, as array axes do. A surface in space (a sphere) is drawn
 over the unit square that maps onto it, areas in proportion. Points outside the domain stay transparent.
@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from inrbridge.domains import Domain
-from inrbridge.errors import CannotSave, ConfigError, MissingDependency, UnknownFormat
-from inrbridge.field import Field, channel_names, query
+from inrbridge.errors import CannotSave, ConfigError, InrBridgeError, MissingDependency, UnknownFormat
+from inrbridge.field import Field, FunctionField, channel_names, query
+from inrbridge.radiance import Camera, Medium, photograph, turntable
+from inrbridge.radiance.pictures import contact_sheet, default_camera, look, save_pictures
 
 CURVE_POINTS = 2048
 MOST_PICTURES = 8  # channels drawn; a field may have hundreds
@@ -33,28 +35,44 @@ def preview(
     axes: Sequence[int] | None = None,
     at: Mapping[int, float] | None = None,
     title: str | None = None,
+    camera: Camera | Sequence[Camera] | None = None,
+    samples: int = 128,
+    background: str | Sequence[float] = "white",
 ) -> Path | np.ndarray:
     """Draw a field.
 
+    A radiance field (colours and density in space) is seen by a camera, with slices of its density beside; all other fields
+    are drawn as curves, images and slices.
+
     Args:
-        path: the PNG file to write; None returns the picture instead.
+        path: the PNG file to write, or a .gif for several cameras; None returns the picture instead.
         resolution: points along the longest side of an image.
         axes: the one or two coordinates to draw along; default all of them up to 2-D, then the three planes of the first
             three coordinates.
         at: values of coordinates that are not drawn along, e.g. {2: 0.5}; default the middle of the domain.
-        title: text above the picture.
+        title: text above the picture; without one, what cameras see is written pixel by pixel.
+        camera: one camera, or several for a contact sheet or a moving picture (see `inrbridge.radiance.turntable`); they have
+            their own resolution.
+        samples, background: of volume rendering, see `inrbridge.radiance.render`.
 
     Returns:
         The path, or the picture as uint8 (height, width, 3).
 
     Raises:
-        MissingDependency: matplotlib is not installed.
-        ConfigError: axes or coordinates that the field does not have.
+        MissingDependency: matplotlib, or for a camera nerfacc, is not installed.
+        ConfigError: axes or coordinates that the field does not have, or no matter that a camera could see.
     """
-    if path is not None and Path(path).suffix.lower() != ".png":
-        raise ConfigError(f"Got the picture's name {path}, expected one that ends in .png.")
+    cameras = [camera] if isinstance(camera, Camera) else list(camera or ())
+    if path is not None and Path(path).suffix.lower() not in ((".png", ".gif") if len(cameras) > 1 else (".png",)):
+        raise ConfigError(f"Got the picture's name {path}, expected one that ends in .png (or .gif, of several cameras).")
     if not 2 <= resolution <= 8192:
         raise ConfigError(f"Got resolution={resolution}, expected 2 to 8192 points along a side.")
+    if cameras:
+        if axes is not None or at:
+            raise ConfigError("Got a camera and axes or values to slice at, expected one of them; leave the other out.")
+        pictures = photograph(field, cameras, samples=samples, background=background)
+        if title is None or (path is not None and Path(path).suffix.lower() == ".gif"):
+            return contact_sheet(pictures) if path is None else save_pictures(pictures, path)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -63,9 +81,12 @@ def preview(
 
     figure = Figure(layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    own = _format_picture(field) if axes is None and at is None else None
+    generic = axes is None and at is None and not cameras
+    own = contact_sheet(pictures) if cameras else _format_picture(field) if generic else None
     if own is not None:
         _draw_own(figure, own)
+    elif generic and (medium := _radiance_of(field)) is not None:
+        _draw_radiance(figure, field, medium, resolution, samples, background)
     else:
         _draw_views(figure, field, _Chart.of(field.domain), resolution, axes, dict(at or {}))
     if title:
@@ -119,7 +140,7 @@ def _draw_views(figure, field: Field, chart: _Chart, resolution: int, axes, at: 
     columns = len(views) if len(views) > 1 else min(4, len(pictures))
     rows = math.ceil(len(pictures) * len(views) / columns)
     wide = 4.4 if len(pictures) * len(views) == 1 else 2.6
-    figure.set_size_inches((wide + 0.8) * columns, (wide * _height_to_width(chart, views) + 0.6) * rows)
+    figure.figure.set_size_inches((wide + 0.8) * columns, (wide * _height_to_width(chart, views) + 0.6) * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     sampled = [chart.values(field, _plane(chart, view, at, resolution)) for view in views]
     for number, (label, indices) in enumerate(pictures):
@@ -283,4 +304,31 @@ def _draw_own(figure, image: np.ndarray) -> None:
     figure.set_size_inches(5.0, 5.0 * image.shape[0] / image.shape[1])
     panel = figure.subplots()
     panel.imshow(image, interpolation="nearest")
+    panel.set_axis_off()
+
+
+def _radiance_of(field: Field) -> Medium | None:
+    """Return a field as a medium where it has colours and a density in space."""
+    try:
+        medium = Medium.of(field)
+    except InrBridgeError:
+        return None
+    return medium if medium.colour and medium.kind == "density" else None
+
+
+def _draw_radiance(figure, field: Field, medium: Medium, resolution: int, samples: int, background) -> None:
+    """Draw what a camera sees, above slices of the density; the slices alone where nerfacc is not installed."""
+    slices = FunctionField(lambda x: medium.density(x)[:, None], medium.positions, 1, ("density",))
+    try:
+        occupancy = look(field)
+        view = default_camera(field, resolution, occupancy=occupancy)
+        (picture,) = photograph(field, view, samples=samples, background=background, occupancy=occupancy)
+    except MissingDependency:
+        _draw_views(figure, slices, _Chart.of(medium.positions), resolution, None, {})
+        return
+    above, below = figure.subfigures(2, 1, height_ratios=(5, 3))
+    _draw_views(below, slices, _Chart.of(medium.positions), min(resolution, 128), None, {})
+    figure.set_size_inches(9.0, 8.5)
+    panel = above.subplots()
+    panel.imshow(picture, interpolation="nearest")
     panel.set_axis_off()

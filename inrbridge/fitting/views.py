@@ -103,7 +103,7 @@ def fit_views(
 
 
 def scene_box(poses: Tensor) -> Box:
-    """Return a cube around the point that lies nearest to all optical axes (n, 4, 4): half a side is 3/8 of the mean distance."""
+    """Return a cube around the point nearest to all optical axes of poses (n, 4, 4), its half side 3/8 of their mean distance."""
     poses = torch.as_tensor(poses).double()
     places, axes = poses[:, :3, 3], poses[:, :3, 2]
     across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]  # projects along each axis
@@ -112,7 +112,9 @@ def scene_box(poses: Tensor) -> Box:
     half = REACH * float((places - middle).norm(dim=-1).mean())
     if not half > 0:
         raise ConfigError("Got cameras that all stand where they look, expected cameras around a scene; pass a domain.")
-    return Box(tuple(float(m) - half for m in middle), tuple(float(m) + half for m in middle))
+    digits = 3 - math.floor(math.log10(half))
+    half, middle = round(half, digits), [round(float(m), digits) for m in middle]
+    return Box([m - half for m in middle], [m + half for m in middle])
 
 
 def view_psnr(field: Field, views: Views, *, background="white", samples: int = 128, occupancy: Occupancy | None = None,

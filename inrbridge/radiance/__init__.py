@@ -9,7 +9,8 @@ from inrbridge.radiance.cameras import Camera, Rays, look_at, orbit
 from inrbridge.radiance.marching import Rendering, composite, render, render_rays
 from inrbridge.radiance.medium import Medium
 from inrbridge.radiance.occupancy import Occupancy, OccupancySampler
-from inrbridge.radiance.views import Views, is_views, read_views
+from inrbridge.radiance.pictures import default_camera, photograph, turntable
+from inrbridge.radiance.views import Views, is_views, read_poses, read_views
 
 __all__ = [
     "Camera",
@@ -20,10 +21,14 @@ __all__ = [
     "Rendering",
     "Views",
     "composite",
+    "default_camera",
     "is_views",
     "look_at",
     "orbit",
+    "photograph",
+    "read_poses",
     "read_views",
     "render",
     "render_rays",
+    "turntable",
 ]

@@ -93,17 +93,21 @@ class Occupancy:
         flat = (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
         return self.mask.reshape(-1)[flat]
 
-    def bounds(self, quantile: float = 0.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return corners of the box around the occupied cells, but for `quantile` of them on each side of each axis."""
-        cells = self.mask.nonzero().double()
-        if not len(cells):
+    def bounds(self, stray: float = 0.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return corners of the box around what is seen, but for a share `stray` of it on each side of each axis.
+
+        A cell counts by its opacity, so that thin fog around a body does not widen the box.
+        """
+        n = self.resolution
+        opacity = -torch.expm1(-self.estimator.occs.reshape(n, n, n).double() / n)
+        if not float(opacity.sum()) > 0:
             return self.box.bounds
-        low, high = (torch.quantile(cells[:: max(1, len(cells) // 2**20)], q, dim=0).tolist() for q in (quantile, 1 - quantile))
-        sides = list(zip(self.box.low, self.box.size, strict=True))
-        return (
-            tuple(a + s * c / self.resolution for (a, s), c in zip(sides, low, strict=True)),
-            tuple(a + s * (c + 1) / self.resolution for (a, s), c in zip(sides, high, strict=True)),
-        )
+        corners = []
+        for a, (start, size) in enumerate(zip(self.box.low, self.box.size, strict=True)):
+            below = opacity.sum([axis for axis in range(3) if axis != a]).cumsum(0)
+            first, last = ((below <= share * below[-1]).sum().item() for share in (stray, 1 - stray))
+            corners.append((start + size * first / n, start + size * min(n, last + 1) / n))
+        return tuple(low for low, _ in corners), tuple(high for _, high in corners)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from inrbridge.radiance.marching import field_of_view_focal
 NEEDED = ("images", "poses")
 MOST_JSON = 2**26  # bytes
 MOST_VALUES = 2**31  # of all images together
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Views:
 
     def shrink(self, factor: int) -> Views:
         """Return smaller images: the means of factor x factor pixels, colours weighted by alpha; a rest is cut off."""
-        n, h, w, c = self.images.shape
+        h, w, c = self.images.shape[1:]
         if not isinstance(factor, int) or not 1 <= factor <= min(h, w):
             raise ShapeMismatch(f"Got shrink={factor!r} for images of {h} x {w}, expected a whole number from 1 to {min(h, w)}.")
         images = self.images if c == 3 else torch.cat([self.images[..., :3] * self.images[..., 3:], self.images[..., 3:]], -1)
@@ -110,8 +112,42 @@ def read_views(path: str | Path, split: str = "train") -> Views:
         return _read_transforms(path) if path.suffix == ".json" else _read_npz(path)
     except InrBridgeError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise CannotOpen(f"Cannot read posed images from {path}: {type(error).__name__}: {error}; check the file.") from error
+
+
+def read_poses(path: str | Path) -> tuple[Tensor, float | None]:
+    """Read camera poses (n, 4, 4), and the angle of view along the width in radians where the file tells it.
+
+    The file is an .npy or .txt of one matrix, an .npz with `poses`, a transforms.json, or a .json with one matrix or a list.
+
+    Raises:
+        CannotOpen, ShapeMismatch: the file is damaged or holds no poses.
+    """
+    path = Path(path)
+    angle = None
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                poses = file["poses"]
+                angle = float(file["camera_angle_x"]) if "camera_angle_x" in file else None
+        elif path.suffix == ".json":
+            if path.stat().st_size > MOST_JSON:
+                raise CannotOpen(f"{path} is {path.stat().st_size} bytes long, expected at most {MOST_JSON}.")
+            told = json.loads(path.read_text(encoding="utf-8"))
+            poses = [frame["transform_matrix"] for frame in told["frames"]] if isinstance(told, dict) else told
+            angle = float(told["camera_angle_x"]) if isinstance(told, dict) and "camera_angle_x" in told else None
+        else:
+            poses = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+        matrices = torch.as_tensor(np.asarray(poses, np.float32))
+    except InrBridgeError:
+        raise
+    except DAMAGE as error:
+        raise CannotOpen(f"Cannot read poses from {path}: {type(error).__name__}: {error}; check the file.") from error
+    matrices = matrices[None] if matrices.ndim == 2 else matrices
+    if matrices.ndim != 3 or not len(matrices):
+        raise ShapeMismatch(f"Got poses of shape {tuple(matrices.shape)} in {path}, expected (4, 4) or (n, 4, 4).")
+    return torch.stack([check_pose(pose) for pose in matrices]), angle
 
 
 def _read_npz(path: Path) -> Views:
