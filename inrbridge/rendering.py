@@ -17,7 +17,7 @@ import torch
 from inrbridge.domains import Domain
 from inrbridge.errors import CannotSave, ConfigError, InrBridgeError, MissingDependency, UnknownFormat
 from inrbridge.field import Field, FunctionField, channel_names, query
-from inrbridge.radiance import Camera, Medium, photograph, turntable
+from inrbridge.radiance import Camera, Medium, photograph
 from inrbridge.radiance.pictures import contact_sheet, default_camera, look, save_pictures
 
 CURVE_POINTS = 2048

@@ -18,7 +18,7 @@ NAMES = {
     "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",
     "build_field", "identify", "open_field", "preview", "save_field",
     "FieldDataset", "Store", "fit", "pack",
-    "models", "nn", "radiance", "evaluate", "predict", "train",
+    "encodings", "models", "nn", "radiance", "evaluate", "predict", "train",
     "InrBridgeError", "errors",
 }  # fmt: skip
 TESTING = {"FormatConformance", "LAWS", "Result", "check_conformance", "only_plugins"}

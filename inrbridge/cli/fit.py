@@ -1,10 +1,12 @@
 """Turn images (.png, .jpg), arrays (.npy, .npz), sounds (.wav) or folders of them into a store of fields.
 
 A file's folder is its label; a folder called train, val or test is its split. Interrupted, it goes on where it stopped.
+Photographs with poses (an .npz of images, poses and focal, or a folder with transforms_train.json) become one radiance field.
 
 examples:
   inrbridge fit digits/ -o store --format siren,fourier,grid --set width=32 --set siren.omega_0=15
   inrbridge fit mnist.npz --key x_train --stacked --labels mnist.npz:y_train -o store --split train
+  inrbridge fit views.npz --format ngp -o scene.safetensors --shrink 2
 """
 
 import json
@@ -16,13 +18,14 @@ OWN = ("steps", "lr", "points", "oversample", "batch", "seed", "labels", "split"
 
 def add_arguments(parser) -> None:
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="signal files or folders of them")
-    parser.add_argument("-o", "--out", metavar="STORE", required=True, help="folder of the store to make or to go on with")
+    parser.add_argument("-o", "--out", metavar="STORE", required=True,
+                        help="folder of the store to make or to go on with; or, of posed images, a .safetensors file")  # fmt: skip
     parser.add_argument("--format", metavar="NAMES", default="siren", help="format, or several by comma, dealt out by --seed")
     parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[],
                         help="option of the formats, or of one: siren.omega_0=15, siren.steps=300")  # fmt: skip
     parser.add_argument("--steps", metavar="N", type=int, help="optimisation steps")
     parser.add_argument("--lr", metavar="RATE", type=float, help="learning rate")
-    parser.add_argument("--points", metavar="N", type=int, help="points a step")
+    parser.add_argument("--points", metavar="N", type=int, help="points a step (of posed images: rays)")
     parser.add_argument("--oversample", metavar="X", type=float, default=2.0, help="points a step over samples, along each axis")
     parser.add_argument("--batch", metavar="B", type=int, default=512, help="fields written together")
     parser.add_argument("--seed", metavar="SEED", type=int, default=0)
@@ -35,16 +38,27 @@ def add_arguments(parser) -> None:
     parser.add_argument("--key", metavar="NAME", help="array inside .npz files")
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="refuse a store that exists")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N")
+    parser.add_argument("--shrink", metavar="K", type=int, default=1, help="posed images: take means of K x K pixels")
+    parser.add_argument("--background", metavar="COLOUR", help="posed images: random, white, black, or red,green,blue in 0..1")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args) -> None:
     from inrbridge.cli.pack import next_step
+    from inrbridge.cli.views import fit_posed
+    from inrbridge.errors import ConfigError
     from inrbridge.fitting import deal, fit
+    from inrbridge.radiance import is_views
     from inrbridge.signals import read_labels, read_signals
     from inrbridge.training.distributed import choose_device
 
     common, special = settings(args.set)
+    if len(args.sources) == 1 and is_views(args.sources[0]):
+        fit_posed(args, common | special.get(args.format, {}))
+        return
+    posed = [name for name, default in (("shrink", 1), ("background", None)) if getattr(args, name) != default]
+    if posed:
+        raise ConfigError(f"Got --{posed[0]} for {args.sources[0]}, which holds no images with poses; leave it out.")
     labels = None if args.labels is None else read_labels(args.labels)
     device = None if args.device is None else str(choose_device(args.device))
     signals = read_signals(args.sources, labels=labels, split_axis=args.stacked, channels=args.channels, key=args.key)

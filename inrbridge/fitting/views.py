@@ -131,21 +131,21 @@ def view_psnr(field: Field, views: Views, *, background="white", samples: int = 
 
 
 class _Photographs:
-    """All rays of the images that are learnt from, and what they saw."""
+    """The images that are learnt from, pixel by pixel."""
 
     def __init__(self, views: Views, planes: dict, background, device: torch.device):
-        self.rays, self.device = views.rays(**planes).to(device), device
-        self.pixels = views.images.reshape(-1, views.images.shape[-1]).to(device)
+        self.views, self.planes, self.device = views.to(device), planes, device
+        self.pixels = self.views.images.reshape(-1, views.images.shape[-1])
         self.colour = None if background == "random" else background_colour(background).to(device)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Rays, Tensor, Tensor]:
         """Return rays, their true colours (count, 3), and the background (count, 3) behind them."""
-        rows = torch.randint(len(self.rays), (count,), generator=generator, device=generator.device).to(self.device)
+        rows = torch.randint(len(self.pixels), (count,), generator=generator, device=generator.device).to(self.device)
         if self.colour is None:
             behind = torch.rand(count, 3, generator=generator, device=generator.device).to(self.device)
         else:
             behind = self.colour.expand(count, 3)
-        return self.rays[rows], _against(self.pixels[rows], behind), behind
+        return self.views.rays(rows, **self.planes), _against(self.pixels[rows], behind), behind
 
 
 def _against(pixels: Tensor, background: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ the unit sphere of directions: `Product(Box(low, high), Sphere())`, the directio
 the scene. Fields of an sdf or an occupancy are rendered as bodies. Needs nerfacc: pip install "inrbridge[render]".
 """
 
-from inrbridge.radiance.cameras import Camera, Rays, look_at, orbit
+from inrbridge.radiance.cameras import Camera, Rays, focal_length, look_at, orbit
 from inrbridge.radiance.marching import Rendering, composite, render, render_rays
 from inrbridge.radiance.medium import Medium
 from inrbridge.radiance.occupancy import Occupancy, OccupancySampler
@@ -22,6 +22,7 @@ __all__ = [
     "Views",
     "composite",
     "default_camera",
+    "focal_length",
     "is_views",
     "look_at",
     "orbit",

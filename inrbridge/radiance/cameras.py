@@ -71,15 +71,19 @@ class Camera:
 
     def rays(self) -> Rays:
         """Return the rays of all pixels, row by row: height * width of them, in the pose's dtype and on its device."""
-        like = {"dtype": self.pose.dtype, "device": self.pose.device}
-        down = (torch.arange(self.height, **like) + self.offset - self.height / 2) / self.focal
-        right = (torch.arange(self.width, **like) + self.offset - self.width / 2) / self.focal
-        y, x = torch.meshgrid(-down, right, indexing="ij")
-        seen = torch.stack([x, y, -torch.ones_like(x)], -1).reshape(-1, 3)  # camera axes, one unit along the optical axis
-        stretch = seen.norm(dim=-1)  # of a unit of depth along a ray
-        directions = (seen / stretch[:, None]) @ self.pose[:3, :3].T
-        origins = self.pose[:3, 3].expand_as(directions)
-        return Rays(origins, directions, self.near * stretch, self.far * stretch)
+        row, column = torch.meshgrid(torch.arange(self.height), torch.arange(self.width), indexing="ij")
+        row, column = (index.reshape(-1).to(self.pose.device) for index in (row, column))
+        return pixel_rays(self.pose.expand(len(row), 4, 4), self, row, column)
+
+
+def pixel_rays(poses: Tensor, camera: Camera, row: Tensor, column: Tensor) -> Rays:
+    """Return the rays of n pixels (row, column) of cameras with poses (n, 4, 4), else like `camera`."""
+    down = (row.to(poses.dtype) + camera.offset - camera.height / 2) / camera.focal
+    right = (column.to(poses.dtype) + camera.offset - camera.width / 2) / camera.focal
+    seen = torch.stack([right, -down, -torch.ones_like(down)], -1)  # camera axes, one unit along the optical axis
+    stretch = seen.norm(dim=-1)  # of a unit of depth along a ray
+    directions = (poses[:, :3, :3] * (seen / stretch[:, None])[:, None]).sum(-1)
+    return Rays(poses[:, :3, 3], directions, camera.near * stretch, camera.far * stretch)
 
 
 def check_pose(pose: object) -> Tensor:
@@ -138,3 +142,11 @@ def orbit(theta: float, phi: float, radius: float, *, target: Sequence[float] = 
     away[(axis + 2) % 3] = sign * math.cos(theta) * math.cos(phi)
     away[axis] = -sign * math.sin(phi)
     return look_at([t + radius * a for t, a in zip(target, away, strict=True)], target, up)
+
+
+def focal_length(width: int, angle: float | None = None) -> float:
+    """Return the focal length in pixels of a camera that sees `angle` radians along its width; default 0.691 (39.6 degrees)."""
+    angle = FIELD_OF_VIEW if angle is None else angle
+    if not 0 < angle < math.pi:
+        raise ConfigError(f"Got the angle of view {angle:.6g}, expected radians above 0 and below pi.")
+    return 0.5 * width / math.tan(0.5 * angle)

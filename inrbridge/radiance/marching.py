@@ -9,7 +9,6 @@ device nerfacc's own marching skips empty cells.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -171,10 +170,3 @@ def background_colour(background: str | Sequence[float] | Tensor) -> Tensor:
     if colour.shape != (3,) or not bool(((colour >= 0) & (colour <= 1)).all()):
         raise ShapeMismatch(f"Got the background {background!r:.80}, expected red, green and blue in [0, 1].")
     return colour if colour.is_floating_point() else colour.float()
-
-
-def field_of_view_focal(width: int, angle: float) -> float:
-    """Return the focal length in pixels of a camera that sees `angle` radians along its width."""
-    if not 0 < angle < math.pi:
-        raise ConfigError(f"Got the field of view {angle}, expected an angle between 0 and pi radians.")
-    return 0.5 * width / math.tan(0.5 * angle)

@@ -10,8 +10,8 @@ import numpy as np
 
 from inrbridge.errors import CannotSave, ConfigError, MissingDependency
 from inrbridge.field import Field
-from inrbridge.radiance.cameras import FIELD_OF_VIEW, Camera, orbit
-from inrbridge.radiance.marching import field_of_view_focal, render
+from inrbridge.radiance.cameras import FIELD_OF_VIEW, Camera, focal_length, orbit
+from inrbridge.radiance.marching import render
 from inrbridge.radiance.medium import Medium
 from inrbridge.radiance.occupancy import Occupancy
 
@@ -52,7 +52,7 @@ def default_camera(
             radius = 0.5 * math.dist(low, high) / math.sin(angle / 2)
     if len(target) != 3:
         raise ConfigError(f"Got the target {tuple(target)}, expected three coordinates.")
-    focal = field_of_view_focal(resolution, angle)
+    focal = focal_length(resolution, angle)
     return Camera(orbit(theta, phi, radius, target=target, up=up), focal, resolution, resolution, near, far)
 
 

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from inrbridge.errors import CannotOpen, InrBridgeError, MissingDependency, ShapeMismatch
 from inrbridge.formats import Probe
-from inrbridge.radiance.cameras import Camera, Rays, check_pose
-from inrbridge.radiance.marching import field_of_view_focal
+from inrbridge.radiance.cameras import Camera, Rays, check_pose, focal_length, pixel_rays
 
 NEEDED = ("images", "poses")
 MOST_JSON = 2**26  # bytes
@@ -68,10 +67,11 @@ class Views:
         """Return the camera of an image; options: near, far, offset."""
         return Camera(self.poses[index], self.focal, *self.images.shape[1:3], **options)
 
-    def rays(self, **options) -> Rays:
-        """Return the rays of all pixels of all images, in the order of `images.reshape(-1, c)`."""
-        parts = [self.camera(i, **options).rays() for i in range(len(self))]
-        return Rays(*(torch.cat([getattr(p, name) for p in parts]) for name in ("origins", "directions", "near", "far")))
+    def rays(self, rows: Tensor, **options) -> Rays:
+        """Return the rays of pixels (m,), numbered as the rows of `images.reshape(-1, c)`; options: near, far, offset."""
+        _, h, w, _ = self.images.shape
+        pixel = rows % (h * w)
+        return pixel_rays(self.poses[rows // (h * w)], self.camera(0, **options), pixel // w, pixel % w)
 
     def shrink(self, factor: int) -> Views:
         """Return smaller images: the means of factor x factor pixels, colours weighted by alpha; a rest is cut off."""
@@ -164,7 +164,7 @@ def _read_npz(path: Path) -> Views:
     if "focal" in arrays:
         focal = float(arrays["focal"])
     elif "camera_angle_x" in arrays:
-        focal = field_of_view_focal(width, float(arrays["camera_angle_x"]))
+        focal = focal_length(width, float(arrays["camera_angle_x"]))
     else:
         raise CannotOpen(f"{path} tells neither focal nor camera_angle_x, expected one of them beside images and poses.")
     return Views(arrays["images"], arrays["poses"], focal)
@@ -192,7 +192,7 @@ def _read_transforms(path: Path) -> Views:
     images = _read_images([_inside(path.parent, frame["file_path"]) for frame in frames])
     width = images.shape[2]
     if "camera_angle_x" in told:
-        focal = field_of_view_focal(width, float(told["camera_angle_x"]))
+        focal = focal_length(width, float(told["camera_angle_x"]))
     elif "fl_x" in told:
         focal = float(told["fl_x"]) * width / float(told.get("w", width))
     else:
