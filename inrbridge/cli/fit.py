@@ -19,7 +19,7 @@ OWN = ("steps", "lr", "points", "oversample", "batch", "seed", "labels", "split"
 def add_arguments(parser) -> None:
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="signal files or folders of them")
     parser.add_argument("-o", "--out", metavar="STORE", required=True,
-                        help="folder of the store to make or to go on with; or, of posed images, a .safetensors file")  # fmt: skip
+                        help="folder of the store to make or go on with; of posed images also a .safetensors file")  # fmt: skip
     parser.add_argument("--format", metavar="NAMES", default="siren", help="format, or several by comma, dealt out by --seed")
     parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[],
                         help="option of the formats, or of one: siren.omega_0=15, siren.steps=300")  # fmt: skip

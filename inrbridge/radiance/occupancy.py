@@ -20,11 +20,12 @@ from inrbridge.field import Field
 from inrbridge.radiance.backend import nerfacc
 from inrbridge.radiance.medium import Medium
 from inrbridge.sampling.arguments import check_call, check_count
-from inrbridge.sampling.sequences import SobolSequence, draw_seed
+from inrbridge.sampling.sequences import SobolSequence, draw_seed, radical_inverse
 
 CHUNK = 2**17  # points a call
 EMPTY = 0.05  # optical depth: a box filled with less, along its diagonal, counts as empty
 PASSES = 4  # random points tried in each cell
+RIM = 2  # points in a body are so much denser than those in its rim
 EVER = 2**62  # steps for which the estimator looks at every cell
 
 
@@ -83,8 +84,7 @@ class Occupancy:
         with torch.no_grad(), _seeded(draw_seed(generator), device):
             self.estimator.train().update_every_n_steps(0, depth, occ_thre=self.empty, ema_decay=decay, warmup_steps=EVER, n=1)
         if self.margin:
-            wide = torch.nn.functional.max_pool3d(self.estimator.binaries.float(), 3, stride=1, padding=1)
-            self.estimator.binaries = wide > 0
+            self.estimator.binaries = _widened(self.estimator.binaries)
 
     def contains(self, points: Tensor) -> Tensor:
         """Say for points (..., 3) which lie in occupied cells: bool (...)."""
@@ -105,9 +105,15 @@ class Occupancy:
         corners = []
         for a, (start, size) in enumerate(zip(self.box.low, self.box.size, strict=True)):
             below = opacity.sum([axis for axis in range(3) if axis != a]).cumsum(0)
-            first, last = ((below <= share * below[-1]).sum().item() for share in (stray, 1 - stray))
-            corners.append((start + size * first / n, start + size * min(n, last + 1) / n))
+            first = int((below <= stray * below[-1]).sum())
+            last = int((below < (1 - stray) * below[-1]).sum())
+            corners.append((start + size * first / n, start + size * (last + 1) / n))
         return tuple(low for low, _ in corners), tuple(high for _, high in corners)
+
+
+def _widened(mask: Tensor) -> Tensor:
+    """Add their neighbours, also across edges and corners, to the true cells of a mask (.., n, n, n)."""
+    return torch.nn.functional.max_pool3d(mask[None].float(), 3, stride=1, padding=1)[0] > 0
 
 
 @contextmanager
@@ -121,15 +127,15 @@ def _seeded(seed: int, device: torch.device):
 class OccupancySampler:
     """A sampler whose points lie mostly where matter is.
 
-    The occupied and the empty cells are two strata: `share` of the points are spread evenly over the empty ones, the others
-    over the occupied ones; a point's weight is the measure of its stratum over the stratum's count of points. Under a random
-    generator the points are scrambled Sobol' points within each stratum, so that the integral of any function is estimated
-    without bias, whatever the grid has missed.
+    There are three strata: the occupied cells; their rim, the empty cells around them, where matter may have been missed; and
+    the rest, which gets `share` of the points. A point's weight is the measure of its stratum over the stratum's count of
+    points. Under a random generator the points are scrambled Sobol' points within each stratum, so that the integral of any
+    function is estimated without bias, whatever the grid has missed.
 
     Args:
         fields: a field in space, or several on one box, as `Occupancy.of` takes them; or an `Occupancy`.
         resolution: cells along each side.
-        share: of points in empty cells, above 0 and below 1.
+        share: of points in the rest, above 0 and below 1.
     """
 
     def __init__(self, fields: Field | Sequence[Field] | Occupancy, resolution: int = 64, *, share: float = 0.1,
@@ -141,7 +147,8 @@ class OccupancySampler:
         )
         self.share = share
         mask = self.occupancy.mask.cpu()
-        self._cells = [_along_curve(found.nonzero()) for found in (mask, ~mask)]  # occupied, empty
+        wide = _widened(mask[None])[0]
+        self._strata = [_along_curve(found.nonzero()) for found in (~wide, wide & ~mask, mask)]
 
     def __call__(
         self, domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None
@@ -154,23 +161,21 @@ class OccupancySampler:
                 f"Got the domain {domain}, expected {self.occupancy.box}, where the occupancy grid lies, or its product with "
                 "another domain; make a sampler for each domain."
             )
-        seeds = [draw_seed(generator), draw_seed(generator)]
+        seeds = [draw_seed(generator) for _ in self._strata]
         return self._discretize(domain, check_count(n), seeds, dtype, device)
 
     def _discretize(self, domain: Domain, n: int, seeds: list, dtype, device) -> Discretization:
-        share = self.share if len(self._cells[0]) else 1.0
-        share = share if len(self._cells[1]) else 0.0
-        turns = torch.floor(torch.arange(-1, n, dtype=torch.float64) * share)
-        is_elsewhere = turns[1:] > turns[:-1]  # point 0, and every (1 / share)-th: a prefix keeps the shares
+        chosen = self._choose_strata(n)
         points = torch.empty(n, domain.dim, dtype=torch.float64)
         weights = torch.empty(n, dtype=torch.float64)
         measure_of_cell = domain.measure / self.occupancy.resolution**3
-        for cells, rows, seed in zip(self._cells, (~is_elsewhere, is_elsewhere), seeds, strict=True):
+        for number, (cells, seed) in enumerate(zip(self._strata, seeds, strict=True)):
+            rows = chosen == number
             count = int(rows.sum())
             if count:
                 points[rows] = self._points(domain, cells, count, seed)
                 weights[rows] = measure_of_cell * len(cells) / count
-        weights *= domain.measure / weights.sum()  # moves them only where a stratum has no point: n = 1
+        weights *= domain.measure / weights.sum()  # changes them only where n is so small that a stratum has no point
         return Discretization(
             points.to(device=device, dtype=dtype),
             weights.to(device=device, dtype=dtype),
@@ -178,6 +183,15 @@ class OccupancySampler:
             sampler="occupancy",
             extend_to=functools.partial(self._extend, domain, seeds, dtype, device),
         )
+
+    def _choose_strata(self, n: int) -> Tensor:
+        """Return the stratum of each of n points (n,), so that any prefix holds about the right shares of them."""
+        rest, rim, body = (len(cells) for cells in self._strata)
+        shares = [self.share * (rest > 0), rim, RIM * body]  # points lie 1 / RIM times as dense in the rim
+        if rim + body:
+            shares[1:] = [(1 - shares[0]) * share / (rim + RIM * body) for share in shares[1:]]
+        ends = torch.tensor(shares, dtype=torch.float64).cumsum(0)
+        return torch.bucketize(radical_inverse(torch.arange(n), 2) * ends[-1], ends[:-1], right=True)
 
     def _extend(self, domain, seeds, dtype, device, m: int) -> Discretization:
         return self._discretize(domain, check_count(m), seeds, dtype, device)
