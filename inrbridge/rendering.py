@@ -36,7 +36,7 @@ def preview(
     at: Mapping[int, float] | None = None,
     title: str | None = None,
     camera: Camera | Sequence[Camera] | None = None,
-    samples: int = 128,
+    samples: int = 256,
     background: str | Sequence[float] = "white",
 ) -> Path | np.ndarray:
     """Draw a field.

@@ -41,7 +41,7 @@ def add_arguments(parser) -> None:
     )
     camera.add_argument("--near", metavar="X", type=float, default=0.0, help="nothing nearer is seen")
     camera.add_argument("--far", metavar="X", type=float, default=float("inf"), help="nothing farther is seen")
-    camera.add_argument("--samples", metavar="N", type=int, default=128, help="along each ray")
+    camera.add_argument("--samples", metavar="N", type=int, default=256, help="along each ray")
     camera.add_argument("--background", metavar="COLOUR", default="white", help="white, black, or red,green,blue in 0..1")
     parser.add_argument("--title", metavar="TEXT", help="text above the picture")
     parser.add_argument("--json", action="store_true", help="print JSON")
