@@ -121,10 +121,9 @@ def view_psnr(field: Field, views: Views, *, background="white", samples: int = 
               **planes: float) -> float:  # fmt: skip
     """Return the mean over images of 10 log10(1 / MSE) in dB between the field's renderings and the views."""
     colour, total = background_colour(background), 0.0
-    device = next((p.device for p in field.parameters()), None) if isinstance(field, nn.Module) else None
     for i in range(len(views)):
         truth = _against(views.images[i], colour)
-        camera = views[[i]].to(device).camera(0, **planes)
+        camera = views.camera(i, **planes)
         found = render(field, camera, samples=samples, background=colour, occupancy=occupancy).colours.cpu()
         total += -10 * math.log10(max(1e-10, float((found - truth).double().square().mean())))
     return total / len(views)
@@ -177,7 +176,7 @@ def _optimize(field, seen: _Photographs, steps, lr, rays, samples, generator, ba
             if not math.isfinite(error):
                 raise NotFinite("Fitting views diverged: the loss is NaN or infinite; expected a smaller step: lower lr.")
             bar.advance(TICK if (step + 1) % TICK == 0 else steps % TICK, train_psnr=-10 * math.log10(max(error, 1e-10)))
-    return Occupancy.of(field, CELLS, device=seen.device) if steps else None
+    return Occupancy.of(field, CELLS) if steps else None
 
 
 def _fresh(format: str, domain: Domain, generator: torch.Generator, options: Mapping[str, object]) -> nn.Module:

@@ -20,7 +20,7 @@ from inrbridge.errors import ConfigError, NotFinite, ShapeMismatch, unknown_name
 from inrbridge.field import Field
 from inrbridge.radiance.backend import nerfacc
 from inrbridge.radiance.cameras import Camera, Rays
-from inrbridge.radiance.medium import Medium
+from inrbridge.radiance.medium import Medium, device_of
 
 if TYPE_CHECKING:
     from inrbridge.radiance.occupancy import Occupancy
@@ -46,20 +46,20 @@ def render(
     background: str | Sequence[float] | Tensor = "white",
     occupancy: Occupancy | None = None,
 ) -> Rendering:
-    """Render what a camera sees of a field, without gradients: colours (height, width, 3), opacities and depths.
+    """Render what a camera sees of a field, without gradients and on the field's device: colours (height, width, 3).
 
     Args:
         field: with channels red, green, blue, density; or an sdf, an occupancy or a density alone.
         samples: along each ray, from where it enters the field's box (or the near plane) to where it leaves.
         background: "white", "black", or red, green, blue in [0, 1].
-        occupancy: where matter is; the rest of space is then not evaluated.
+        occupancy: where matter is, on the same device; the rest of space is then not evaluated.
 
     Raises:
         ConfigError: the field cannot be seen by a camera.
         MissingDependency: nerfacc is not installed.
         NotFinite: the field returned NaN or infinite values.
     """
-    rays, colour = camera.rays(), background_colour(background)
+    rays, colour = camera.rays().to(device_of(field)), background_colour(background)
     size = max(1, (CHUNK if rays.origins.device.type == "cpu" else DEVICE_CHUNK) // max(1, samples))
     parts = []
     with torch.no_grad():

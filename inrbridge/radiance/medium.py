@@ -108,3 +108,9 @@ class Medium:
             facing = torch.nn.functional.normalize(slope, dim=-1).mul(directions).sum(-1).abs()
         grey = (0.15 + 0.75 * facing.detach())[:, None].expand(-1, 3)
         return grey, density if differentiate else density.detach()
+
+
+def device_of(field: object) -> torch.device:
+    """Return where a field's parameters lie; the CPU where it has none."""
+    held = [*field.parameters(), *field.buffers()] if isinstance(field, torch.nn.Module) else []
+    return held[0].device if held else torch.device("cpu")

@@ -18,7 +18,7 @@ from inrbridge.domains import Box, Domain, Product
 from inrbridge.errors import ConfigError
 from inrbridge.field import Field
 from inrbridge.radiance.backend import nerfacc
-from inrbridge.radiance.medium import Medium
+from inrbridge.radiance.medium import Medium, device_of
 from inrbridge.sampling.arguments import check_call, check_count
 from inrbridge.sampling.sequences import SobolSequence, draw_seed, radical_inverse
 
@@ -47,7 +47,7 @@ class Occupancy:
 
     @classmethod
     def of(cls, fields: Field | Sequence[Field], resolution: int = 64, *, generator: torch.Generator | None = None,
-           passes: int = PASSES, device: torch.device | str | None = None, **options) -> Occupancy:  # fmt: skip
+           passes: int = PASSES, **options) -> Occupancy:  # fmt: skip
         """Look at a field, or at several on one box: a cell that any of them fills is occupied.
 
         Args:
@@ -57,7 +57,7 @@ class Occupancy:
         media = [Medium.of(field) for field in (fields if isinstance(fields, Sequence) else [fields])]
         if not media or any(medium.box != media[0].box for medium in media):
             raise ConfigError(f"Got {len(media)} fields for one occupancy grid, expected fields on one box; rescale them first.")
-        grid = cls(media[0].box, resolution, device=device, **options)
+        grid = cls(media[0].box, resolution, device=device_of(media[0].field), **options)
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
         for _ in range(passes):
             grid.update(lambda points: functools.reduce(torch.maximum, (medium.density(points) for medium in media)), generator)
