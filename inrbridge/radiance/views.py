@@ -24,7 +24,7 @@ from inrbridge.formats import Probe
 from inrbridge.radiance.cameras import Camera, Rays, check_pose, focal_length, pixel_rays
 
 NEEDED = ("images", "poses")
-MOST_JSON = 2**26  # bytes
+MOST_TEXT = 2**26  # bytes
 MOST_VALUES = 2**31  # of all images together
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile, zlib.error)
 
@@ -128,17 +128,19 @@ def read_poses(path: str | Path) -> tuple[Tensor, float | None]:
     angle = None
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                poses = file["poses"]
-                angle = float(file["camera_angle_x"]) if "camera_angle_x" in file else None
+            arrays = _arrays(path, ("poses", "camera_angle_x"))
+            poses, angle = arrays["poses"], arrays.get("camera_angle_x")
         elif path.suffix == ".json":
-            if path.stat().st_size > MOST_JSON:
-                raise CannotOpen(f"{path} is {path.stat().st_size} bytes long, expected at most {MOST_JSON}.")
-            told = json.loads(path.read_text(encoding="utf-8"))
-            poses = [frame["transform_matrix"] for frame in told["frames"]] if isinstance(told, dict) else told
-            angle = float(told["camera_angle_x"]) if isinstance(told, dict) and "camera_angle_x" in told else None
+            told = _read_json(path)
+            poses, angle = told, None
+            if isinstance(told, dict):
+                poses, angle = [frame["transform_matrix"] for frame in told["frames"]], told.get("camera_angle_x")
+        elif path.suffix == ".npy":
+            poses = _arrays(path, ("array",))["array"]
         else:
-            poses = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+            _check_length(path)
+            poses = np.loadtxt(path)
+        angle = None if angle is None else float(angle)
         matrices = torch.as_tensor(np.asarray(poses, np.float32))
     except InrBridgeError:
         raise
@@ -151,15 +153,10 @@ def read_poses(path: str | Path) -> tuple[Tensor, float | None]:
 
 
 def _read_npz(path: Path) -> Views:
-    shapes = Probe(path).tensors
-    missing = [name for name in NEEDED if name not in shapes]
+    arrays = _arrays(path, (*NEEDED, "focal", "camera_angle_x"))
+    missing = [name for name in NEEDED if name not in arrays]
     if missing:
         raise CannotOpen(f"{path} has no array {' and no '.join(missing)}, expected images, poses and focal; it holds no views.")
-    if max(math.prod(shapes[name]) for name in NEEDED) > MOST_VALUES:
-        raise CannotOpen(f"{path} holds images of shape {shapes['images']}, expected at most {MOST_VALUES} values; shrink them.")
-    wanted = [*NEEDED, *(name for name in ("focal", "camera_angle_x") if name in shapes)]
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in wanted}
     width = arrays["images"].shape[2] if arrays["images"].ndim == 4 else 1
     if "focal" in arrays:
         focal = float(arrays["focal"])
@@ -168,6 +165,30 @@ def _read_npz(path: Path) -> Views:
     else:
         raise CannotOpen(f"{path} tells neither focal nor camera_angle_x, expected one of them beside images and poses.")
     return Views(arrays["images"], arrays["poses"], focal)
+
+
+def _arrays(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read those of the wanted arrays that an .npz or .npy ("array") holds; their claimed sizes are checked first."""
+    shapes = Probe(path).tensors
+    held = [name for name in wanted if name in shapes]
+    for name in held:
+        if math.prod(shapes[name]) > MOST_VALUES:
+            raise CannotOpen(f"{path} holds {name} of shape {shapes[name]}, expected at most {MOST_VALUES} values; shrink it.")
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {"array": loaded}
+    with loaded:
+        return {name: loaded[name] for name in held}
+
+
+def _check_length(path: Path) -> None:
+    if path.stat().st_size > MOST_TEXT:
+        raise CannotOpen(f"{path} is {path.stat().st_size} bytes long, expected at most {MOST_TEXT} of text.")
+
+
+def _read_json(path: Path):
+    _check_length(path)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _transforms(folder: Path) -> list[Path]:
@@ -183,9 +204,7 @@ def _choose(folder: Path, split: str) -> Path:
 
 
 def _read_transforms(path: Path) -> Views:
-    if path.stat().st_size > MOST_JSON:
-        raise CannotOpen(f"{path} is {path.stat().st_size} bytes long, expected at most {MOST_JSON} of a transforms.json.")
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = _read_json(path)
     frames = told["frames"]
     if not isinstance(frames, list) or not frames:
         raise CannotOpen(f"{path} lists no frames, expected frames with file_path and transform_matrix.")

@@ -152,6 +152,14 @@ def test_bad_arrays_end_in_one_sentence(tmp_path):
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(CannotOpen):
         read_views(bad)
+    header = (
+        b"\x93NUMPY\x01\x00v\x00"
+        + f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**40}, 4, 4), }}".encode().ljust(117)
+        + b"\n"
+    )
+    (tmp_path / "huge.npy").write_bytes(header)
+    with pytest.raises(CannotOpen):
+        read_poses(tmp_path / "huge.npy")
     assert not is_views(bad) and not is_views(tmp_path / "gone.npz")
     with pytest.raises(CannotOpen):
         read_poses(bad)
