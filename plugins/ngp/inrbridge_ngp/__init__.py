@@ -1,7 +1,106 @@
-"""(under construction)"""
-from inrbridge import hookimpl
+"""Instant-NGP as an inrbridge format: a multiresolution hash grid read by small networks (Müller et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inrbridge import Format, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from inrbridge import Domain, Probe
+    from inrbridge_ngp.field import NgpField
+
+__version__ = "0.1.0"
+
+
+class NgpFormat(Format):
+    """Opens, builds and saves hash grids with their networks."""
+
+    api, name = 1, "ngp"
+    suffixes = (".safetensors", ".ingp", ".msgpack", ".pt", ".pth", ".ckpt", ".tar")
+    description = "multiresolution hash grid and small networks (Müller et al. 2022)"
+
+    def recognizes(self, probe: Probe) -> bool:
+        if "format" in probe.native:
+            return probe.native["format"] == self.name
+        from inrbridge_ngp.dialects import detect
+
+        return detect(probe) is not None
+
+    def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, levels: int = 8,
+              features: int = 2, log2_table: int = 12, base: int = 4, finest: int | None = None, growth: float | None = None,
+              grid: str = "hash", hash: str = "coherent-prime", interpolation: str = "linear", layout: str = "tcnn",
+              frequencies: int = 0, planes: Sequence[int] | None = None, raw: bool = False, width: int = 32, layers: int = 1,
+              activation: str = "relu", final: str = "none", bias: str = "none", head: str | None = None, geometry: int = 16,
+              harmonics: int = 4, colour_width: int | None = None, colour_layers: int = 2, colour_bias: str = "none",
+              convention: Mapping[str, object] | None = None, axes: Sequence[str] | None = None,
+              channel_ranges: Sequence[Sequence[float] | None] | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
+        """Return a fresh trainable field.
+
+        Args:
+            levels, features: levels of the grid, and numbers in each row of it; 0 levels leave the grid out.
+            log2_table: binary logarithm of the most rows of a level.
+            base, finest: lattice points along an axis of the first and the last level; `growth`, the factor from level to
+                level, may be given instead of `finest`.
+            grid, hash, interpolation, layout: "hash", "dense" or "tiled"; "coherent-prime", "prime" or "reversed-prime";
+                "linear", "smoothstep" (once differentiable) or "nearest"; the code base whose rows they are.
+            width, layers: units and number of the hidden layers of the base network.
+            head: "values", "medium" (colours and density) or "radiance"; by default radiance on a product with directions.
+            geometry, harmonics, colour_width, colour_layers: of radiance: outputs of the base network, degrees of the
+                directions' harmonics, and the colour network.
+            frequencies, planes, raw, activation, final, bias, colour_bias, convention: as other code bases have them.
+            evaluator: "torch", "tinycudann" or "auto".
+        """
+        import torch
+
+        from inrbridge import Product, Sphere, errors
+        from inrbridge_ngp.convention import Convention
+        from inrbridge_ngp.cuda import EVALUATORS
+        from inrbridge_ngp.field import NgpField
+        from inrbridge_ngp.levels import GridSpec, growth_between
+
+        if head is None:
+            has_directions = isinstance(domain, Product) and domain.b == Sphere() and domain.a.dim == 3
+            head = "radiance" if has_directions and channels == 4 else "values"
+        dim = domain.a.dim if head == "radiance" and isinstance(domain, Product) else domain.dim
+        if finest is not None and growth is not None:
+            raise errors.ConfigError(f"Got finest = {finest} and growth = {growth} of a grid, expected one of them.")
+        if evaluator not in EVALUATORS:
+            raise errors.unknown_name("evaluator", evaluator, EVALUATORS)
+        spec = None
+        if levels:
+            finest = FINEST.get(dim, 16) if finest is None else finest
+            if growth is None and not (base >= 1 and finest >= 1):
+                raise errors.ConfigError(f"Got base = {base} and finest = {finest} of a grid, expected at least 1.")
+            growth = growth_between(base, finest, levels) if growth is None else growth
+            spec = GridSpec(dim, levels, features, log2_table, base, growth, grid, hash, interpolation, layout)
+        field = NgpField(
+            domain, channels, grid=spec, frequencies=frequencies, planes=planes, raw=raw, width=width, layers=layers,
+            activation=activation, final=final, bias=bias, head=head, geometry=geometry, harmonics=harmonics,
+            colour_width=width if colour_width is None else colour_width, colour_layers=colour_layers, colour_bias=colour_bias,
+            convention=Convention.of(convention), axes=axes, channel_ranges=channel_ranges,
+        )  # fmt: skip
+        field.evaluator = evaluator
+        field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
+        return field
+
+    def open(self, path: Path, *, evaluator: str = "auto") -> NgpField:
+        from inrbridge import read_native
+
+        return read_native(path, self)
+
+    def fit_defaults(self) -> dict:
+        return {"steps": 400, "lr": 1e-2}
+
+
+FINEST = {1: 256, 2: 64, 3: 64, 4: 32}  # lattice points along an axis of the last level, by dimension
 
 
 @hookimpl
-def inrbridge_formats():
-    return []
+def inrbridge_formats() -> list[Format]:
+    return [NgpFormat()]

@@ -1,0 +1,234 @@
+"""The geometry of a multiresolution grid (Müller et al. 2022, "Instant Neural Graphics Primitives"): which rows of the
+table surround a point on each level, and with which weights.
+
+    scale_l = 2^(l log2 growth) base - 1,   resolution_l = ceil(scale_l) + 1,   position = scale_l u + 1/2
+    row = sum_d q_d resolution^d where the level fits its rows, else xor_d(q_d prime_d), in unsigned 32-bit numbers, mod rows
+
+That is tiny-cuda-nn's; other code bases differ by what `LAYOUTS` says.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrbridge import errors
+
+HASHES = {
+    "coherent-prime": (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737),
+    "prime": (1958374283, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737),
+    "reversed-prime": (2165219737, 1434869437, 2097192037, 3674653429, 805459861, 2654435761, 1958374283),
+}
+GRIDS = ("hash", "dense", "tiled")
+INTERPOLATIONS = ("linear", "smoothstep", "nearest")
+# torch-ngp: a dense level is one row wider than tiny-cuda-nn's; its first versions did not round rows up to eights, and
+# its option align_corners takes the half step away. nerfstudio (torch) and HashNeRF-pytorch hash every level.
+LAYOUTS = ("tcnn", "torch-ngp", "torch-ngp-early", "torch-ngp-aligned", "nerfstudio", "hashnerf")
+MOST_DIMENSIONS, MOST_LEVELS, MOST_LOG2 = 7, 128, 30
+_MASK = 2**32 - 1
+# above these resolutions tiny-cuda-nn takes the size of a level for an overflow of 32 bits, by dimension
+_WIDEST = (0, 2**32 - 1, 0xFFFF, 0x659, 0xFF, 0x54, 0x28, 0x17)
+
+
+@dataclass(frozen=True)
+class GridSpec:
+    """What decides a grid of `levels` levels with `features` numbers a row, on the unit cube of `dim` dimensions.
+
+    A level of kind "hash" has at most 2^log2_table rows, one of kind "tiled" at most base^dim.
+    """
+
+    dim: int
+    levels: int
+    features: int
+    log2_table: int
+    base: int
+    growth: float
+    grid: str = "hash"
+    hash: str = "coherent-prime"
+    interpolation: str = "linear"
+    layout: str = "tcnn"
+
+    def __post_init__(self):
+        for name in ("dim", "levels", "features", "log2_table", "base"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+        object.__setattr__(self, "growth", float(self.growth))
+        limits = {"dim": MOST_DIMENSIONS, "levels": MOST_LEVELS, "features": 64, "log2_table": MOST_LOG2, "base": 2**20}
+        for name, most in limits.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise errors.ConfigError(f"Got {name} = {getattr(self, name)} of a grid, expected 1 to {most}.")
+        if not (math.isfinite(self.growth) and 0 < self.growth <= 2**20):
+            raise errors.ConfigError(f"Got growth = {self.growth} from level to level of a grid, expected a number above 0.")
+        for name, known in (("grid", GRIDS), ("hash", HASHES), ("interpolation", INTERPOLATIONS), ("layout", LAYOUTS)):
+            if getattr(self, name) not in known:
+                raise errors.unknown_name(name, getattr(self, name), known)
+
+    def to_options(self) -> dict:
+        """Return the keyword arguments of `NgpFormat.build` that give this grid, defaults left out."""
+        options = asdict(self)
+        del options["dim"]
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in options.items() if value != defaults[name]}
+
+    @cached_property
+    def scales(self) -> np.ndarray:
+        """Steps of a level's lattice along the unit interval, float32."""
+        if self.layout in ("nerfstudio", "hashnerf"):
+            return self._whole_scales()
+        # float32 as the kernels have it, each function in float64 and rounded once: their own differ by an ulp among GPUs
+        exponent = np.arange(self.levels, dtype=np.float32) * np.float32(np.log2(np.float64(np.float32(self.growth))))
+        with np.errstate(over="ignore"):
+            power = np.exp2(exponent.astype(np.float64)).astype(np.float32)
+            scales = power * np.float32(self.base) - np.float32(1)
+        return self._checked(scales)
+
+    def _whole_scales(self) -> np.ndarray:
+        # by torch in float32 as there, for the finest level is often a whole number but for rounding
+        if self.layout == "nerfstudio":
+            power = self.growth ** torch.from_numpy(np.arange(self.levels))
+        else:
+            growth = torch.from_numpy(np.array(self.growth, dtype=np.float32))
+            power = torch.stack([growth**level for level in range(self.levels)])
+        return self._checked(torch.floor(self.base * power).numpy())
+
+    def _checked(self, scales: np.ndarray) -> np.ndarray:
+        if not np.isfinite(scales).all() or scales.max() >= 2**31:
+            raise errors.ConfigError(
+                f"Got base = {self.base} and growth = {self.growth} over {self.levels} levels of a grid, expected fewer than "
+                "2^31 steps on the finest."
+            )
+        return scales
+
+    @cached_property
+    def resolutions(self) -> list[int]:
+        """Lattice points of a level along an axis."""
+        if self.layout in ("nerfstudio", "hashnerf"):
+            return [int(scale) for scale in self.scales]
+        return [math.ceil(float(scale)) + 1 for scale in self.scales]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each level."""
+        most = 2**self.log2_table
+        if self.layout in ("nerfstudio", "hashnerf"):
+            return [most] * self.levels
+        if self.layout == "tcnn":
+            whole = [_eights(min(resolution**self.dim, 2**31 - 1)) for resolution in self.resolutions]
+            if self.grid == "dense":
+                return whole
+            most = most if self.grid == "hash" else self.base**self.dim
+            return [min(rows, most) for rows in whole]
+        wider = 0 if self.layout == "torch-ngp-aligned" else 1
+        steps = [math.ceil(self.base * self.growth**level) + wider for level in range(self.levels)]
+        sizes = [min(most, step**self.dim) for step in steps]
+        return sizes if self.layout == "torch-ngp-early" else [_eights(rows) for rows in sizes]
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """First row of each level, and at the end the number of all rows."""
+        offsets = [0]
+        for size in self.sizes:
+            offsets.append(offsets[-1] + size)
+        return offsets
+
+    @property
+    def rows(self) -> int:
+        """Rows of all levels together."""
+        return self.offsets[-1]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the grid gives for a point."""
+        return self.levels * self.features
+
+    @cached_property
+    def _strides(self) -> list[list[int] | None]:
+        """Steps in rows along each axis for each level; None where the level is hashed."""
+        if self.layout in ("nerfstudio", "hashnerf"):
+            return [None] * self.levels
+        wider = 1 if self.layout in ("torch-ngp", "torch-ngp-early") else 0
+        found: list[list[int] | None] = []
+        for resolution, size in zip(self.resolutions, self.sizes, strict=True):
+            strides, stride = [], 1
+            overflow = self.layout == "tcnn" and resolution > _WIDEST[self.dim]
+            for _ in range(self.dim):
+                # torch-ngp leaves out the axes beyond the table
+                beyond = overflow or (self.layout != "tcnn" and stride > size)
+                strides.append(0 if beyond else stride & _MASK)
+                stride = stride if beyond else stride * (resolution + wider)
+            hashed = self.grid == "hash" and (overflow or stride > size)
+            found.append(None if hashed else strides)
+        return found
+
+    @cached_property
+    def _runs(self) -> list[tuple[int, int]]:
+        """Neighbouring levels of one kind, as ranges."""
+        kinds = [strides is None for strides in self._strides]
+        cuts = [0, *(i for i in range(1, self.levels) if kinds[i] != kinds[i - 1]), self.levels]
+        return list(pairwise(cuts))
+
+    def cells(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the corners around points.
+
+        Args:
+            u: (..., dim) points, the unit cube being what the grid spans; others wrap around.
+
+        Returns:
+            Rows of the table (..., levels, corners) int64 or int32, and weights (..., levels, corners) in the dtype of u,
+            differentiable in u. There are 2^dim corners, or one where the interpolation is "nearest".
+        """
+        scales = torch.from_numpy(self.scales).to(u.device, torch.float64)
+        shift = 0.0 if self.layout in ("nerfstudio", "hashnerf", "torch-ngp-aligned") else 0.5
+        # in float64 and rounded once, as the fused multiply-add of the kernels
+        position = torch.add(u.double().unsqueeze(-2) * scales[:, None], shift).to(u.dtype)  # (..., levels, dim)
+        floor = position.detach().floor()
+        low = floor.to(torch.int64)
+        if self.interpolation == "nearest":
+            rows = self._rows(low[..., None])
+            return rows, torch.ones(rows.shape, dtype=u.dtype, device=u.device)
+        high = position.detach().ceil().to(torch.int64) if self.layout == "nerfstudio" else low + 1
+        weight = position - floor
+        if self.interpolation == "smoothstep":
+            weight = weight * weight * (3 - 2 * weight)
+        pair = torch.stack([1 - weight, weight], -1)  # (..., levels, dim, 2)
+        weights = pair[..., 0, :]
+        for d in range(1, self.dim):
+            weights = (weights.unsqueeze(-1) * pair[..., d, None, :]).flatten(-2)
+        return self._rows(torch.stack([low, high], -1)), weights
+
+    def _rows(self, ends: Tensor) -> Tensor:
+        """Number the rows of corners: ends (..., levels, dim, 1 or 2) along each axis -> (..., levels, corners)."""
+        parts = []
+        small = self.rows < 2**31
+        for start, stop in self._runs:
+            part = ends[..., start:stop, :, :]
+            hashed = self._strides[start] is None
+            if hashed:
+                factors = torch.tensor(HASHES[self.hash][: self.dim], device=ends.device)
+            else:
+                factors = torch.tensor(self._strides[start:stop], device=ends.device)
+            part = part * factors[..., None]
+            rows = part[..., 0, :]
+            for d in range(1, self.dim):
+                other = part[..., d, None, :]
+                rows = (rows.unsqueeze(-1) ^ other if hashed else rows.unsqueeze(-1) + other).flatten(-2)
+            sizes = torch.tensor(self.sizes[start:stop], device=ends.device)[:, None]
+            if hashed and all(size & (size - 1) == 0 for size in self.sizes[start:stop]):
+                rows = rows & (sizes - 1)
+            else:
+                rows = (rows & _MASK) % sizes
+            rows = rows + torch.tensor(self.offsets[start:stop], device=ends.device)[:, None]
+            parts.append(rows.to(torch.int32) if small else rows)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+
+def growth_between(base: float, finest: float, levels: int) -> float:
+    """Return the factor from level to level that leads from `base` lattice points to `finest`."""
+    return 1.0 if levels < 2 else math.exp((math.log(finest) - math.log(base)) / (levels - 1))
+
+
+def _eights(rows: int) -> int:
+    return -(-rows // 8) * 8
