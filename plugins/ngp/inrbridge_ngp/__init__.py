@@ -89,10 +89,61 @@ class NgpFormat(Format):
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
         return field
 
-    def open(self, path: Path, *, evaluator: str = "auto") -> NgpField:
-        from inrbridge import read_native
+    def open(self, path: Path, *, dialect: str | None = None, low: float | Sequence[float] | None = None,
+             high: float | Sequence[float] | None = None, extent: float | None = None, frame: str = "file",
+             convention: str = "file", contraction: str | None = None, density_scale: float | None = None,
+             appearance: str | None = None, levels: int | None = None, features: int | None = None,
+             log2_table: int | None = None, base: int | None = None, finest: float | None = None, growth: float | None = None,
+             size: int | Sequence[int] | None = None, activation: str | None = None, dim: int | None = None,
+             channels: int | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
+        """Read a field that inrbridge or another code base wrote.
 
-        return read_native(path, self)
+        Foreign files do not tell all that it takes to evaluate them. Their dialect is found by the names of the tensors, and
+        what else is neither in the file nor in the configuration beside it is taken from the dialect and listed in the
+        field's `assumed`. The number of parameters is checked first.
+
+        Args:
+            dialect: name of the writer, see `inrbridge_ngp.dialects.DIALECTS`.
+            low, high: corners of the scene's box.
+            extent: unbounded space is cut at so many times the scene's box.
+            frame: "file" (or "ngp") keeps the writer's coordinates; "world" gives those of the cameras' file, where the
+                snapshot, or dataparser_transforms.json beside the file, tells them.
+            convention: "image" turns the coordinates of a picture into rows before columns.
+            contraction: of unbounded space: "none", "sphere" or "cube".
+            density_scale: factor of the density; nerfstudio's average_init_density.
+            appearance: which appearance nerfstudio's colours have: "mean", "zeros" or the number of an image.
+            levels, features, log2_table, base, finest, growth: of the grid, as in `build`; `finest` of instant-ngp is that
+                of the unit cube.
+            size: height and width of the picture that an instant-ngp snapshot was trained on.
+            activation: of nerf2vec's and GMNeRF's networks.
+            dim, channels: inputs and outputs of a vector of tiny-cuda-nn.
+            evaluator: "torch", "tinycudann" or "auto".
+        """
+        from inrbridge import Probe, errors, read_native
+        from inrbridge_ngp.cuda import EVALUATORS
+
+        if evaluator not in EVALUATORS:
+            raise errors.unknown_name("evaluator", evaluator, EVALUATORS)
+        told = {"dialect": dialect, "low": low, "high": high, "extent": extent, "contraction": contraction,
+                "density_scale": density_scale, "appearance": appearance, "levels": levels, "features": features,
+                "log2_table": log2_table, "base": base, "finest": finest, "growth": growth, "size": size,
+                "activation": activation, "dim": dim, "channels": channels}  # fmt: skip
+        told |= {name: value for name, value in (("frame", frame), ("convention", convention)) if value != "file"}
+        given = {name: value for name, value in told.items() if value is not None}
+        if Probe(path).native:
+            if given:
+                raise errors.ConfigError(
+                    f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
+                )
+            field = read_native(path, self)
+        else:
+            from inrbridge_ngp.foreign import open_foreign
+            from inrbridge_ngp.source import Told
+
+            given.pop("dialect", None)
+            field = open_foreign(path, dialect, Told(**given))
+        field.evaluator = evaluator
+        return field
 
     def fit_defaults(self) -> dict:
         return {"steps": 400, "lr": 1e-2}

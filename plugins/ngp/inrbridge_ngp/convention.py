@@ -26,8 +26,8 @@ class Convention:
     """What lies between the coordinates of a file's world and its network, and between the network and the values.
 
     Attributes:
-        low, high: corners of the box that becomes the unit cube, after `order`; None: those of the domain.
-        order: which coordinate the network takes as its first, second, ..
+        low, high: corners of the box that becomes the unit cube, after `rotation`; None: those of the domain.
+        rotation: rows of the matrix that turns positions and directions of the domain into those of the box.
         contraction: unbounded space is squeezed into the cube, the box of corners into its middle half: "sphere" by the
             Euclidean norm (Barron et al. 2022, eq. 10), "cube" by the largest coordinate.
         outside: points beyond the cube: "wrap" as the grid does; "dark": also of density 0; "origin": dark, and taken to the
@@ -41,7 +41,7 @@ class Convention:
 
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
-    order: tuple[int, ...] | None = None
+    rotation: tuple[tuple[float, ...], ...] | None = None
     contraction: str = "none"
     outside: str = "wrap"
     density: str = "exp"
@@ -52,9 +52,13 @@ class Convention:
     tone: bool = False
 
     def __post_init__(self):
-        for name, kind in (("low", float), ("high", float), ("order", int)):
+        for name in ("low", "high"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(kind(item) for item in value))
+            object.__setattr__(self, name, None if value is None else tuple(float(item) for item in value))
+        if self.rotation is not None:
+            object.__setattr__(self, "rotation", tuple(tuple(float(item) for item in row) for row in self.rotation))
+            if any(len(row) != len(self.rotation) for row in self.rotation):
+                raise errors.ConfigError(f"Got the rotation {self.rotation}, expected a square matrix.")
         for name in ("density_shift", "density_scale"):
             object.__setattr__(self, name, float(getattr(self, name)))
         for name, known in _CHOICES.items():
@@ -82,13 +86,12 @@ class Convention:
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                found[field.name] = list(value) if isinstance(value, tuple) else value
+                found[field.name] = [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, tuple) else value
         return found
 
     def enter(self, points: Tensor, bounds: tuple[tuple[float, ...], tuple[float, ...]]) -> tuple[Tensor, Tensor | None]:
         """Map points (..., d) into the unit cube; also return which of them are seen (...), None where all are."""
-        if self.order is not None:
-            points = points[..., list(self.order)]
+        points = self._turned(points)
         low, high = bounds if self.low is None else (self.low, self.high)
         near, far = points.new_tensor(low), points.new_tensor(high)
         if self.contraction == "none":
@@ -102,6 +105,9 @@ class Convention:
             return u.clamp(0, 1), ((u >= 0) & (u <= 1)).all(-1)
         seen = ((u > 0) & (u < 1)).all(-1)
         return (u * seen.unsqueeze(-1) if self.outside == "origin" else u), seen
+
+    def _turned(self, vectors: Tensor) -> Tensor:
+        return vectors if self.rotation is None else vectors @ vectors.new_tensor(self.rotation).mT
 
     def _contracted(self, y: Tensor) -> Tensor:
         if self.contraction == "sphere":
@@ -117,8 +123,7 @@ class Convention:
 
     def harmonics(self, directions: Tensor, degree: int) -> Tensor:
         """Return the features of unit directions (..., 3) in world coordinates: (..., degree^2)."""
-        if self.order is not None:
-            directions = directions[..., list(self.order)]
+        directions = self._turned(directions)
         if self.directions == "shifted":
             return encodings.spherical_harmonics((directions + 1) / 2, degree, signs="plain")
         return encodings.spherical_harmonics(directions, degree)

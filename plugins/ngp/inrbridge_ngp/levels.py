@@ -79,7 +79,8 @@ class GridSpec:
         if self.layout in ("nerfstudio", "hashnerf"):
             return self._whole_scales()
         # float32 as the kernels have it, each function in float64 and rounded once: their own differ by an ulp among GPUs
-        exponent = np.arange(self.levels, dtype=np.float32) * np.float32(np.log2(np.float64(np.float32(self.growth))))
+        growth = np.float32(self.growth) if self.layout == "tcnn" else self.growth  # torch-ngp hands over the logarithm
+        exponent = np.arange(self.levels, dtype=np.float32) * np.float32(np.log2(np.float64(growth)))
         with np.errstate(over="ignore"):
             power = np.exp2(exponent.astype(np.float64)).astype(np.float32)
             scales = power * np.float32(self.base) - np.float32(1)
@@ -180,10 +181,13 @@ class GridSpec:
             Rows of the table (..., levels, corners) int64 or int32, and weights (..., levels, corners) in the dtype of u,
             differentiable in u. There are 2^dim corners, or one where the interpolation is "nearest".
         """
-        scales = torch.from_numpy(self.scales).to(u.device, torch.float64)
-        shift = 0.0 if self.layout in ("nerfstudio", "hashnerf", "torch-ngp-aligned") else 0.5
-        # in float64 and rounded once, as the fused multiply-add of the kernels
-        position = torch.add(u.double().unsqueeze(-2) * scales[:, None], shift).to(u.dtype)  # (..., levels, dim)
+        scales = torch.from_numpy(self.scales).to(u.device, torch.float64)[:, None]
+        if self.layout == "tcnn":
+            # in float64 and rounded once, as the fused multiply-add of the kernels
+            position = (u.double().unsqueeze(-2) * scales + 0.5).to(u.dtype)  # (..., levels, dim)
+        else:
+            shift = 0.5 if self.layout in ("torch-ngp", "torch-ngp-early") else 0.0
+            position = u.unsqueeze(-2) * scales.to(u.dtype) + shift
         floor = position.detach().floor()
         low = floor.to(torch.int64)
         if self.interpolation == "nearest":

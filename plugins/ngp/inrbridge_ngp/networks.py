@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": lambda x: functional.softplus(x, 10.0),
     "tanh": torch.tanh,
 }
+WIDTHS = (64, 128, 32, 16, 256)  # of networks whose width is found by their number of parameters
 BIASES = ("none", "first", "all")
 ALIGNMENT = 16  # of the widths of tiny-cuda-nn's matrices
 _STEEPEST = 15.0
@@ -146,7 +147,7 @@ def pack_network(layers: Sequence[Layer]) -> Tensor:
     return torch.cat(parts)
 
 
-def find_network(count: int, inputs: int, outputs: int, widths: Sequence[int] = (64, 128, 32, 16, 256)) -> tuple[int, int] | None:
+def find_network(count: int, inputs: int, outputs: int, widths: Sequence[int] = WIDTHS) -> tuple[int, int] | None:
     """Return the hidden width and number of hidden layers of a network with `count` parameters, None where there is none."""
     for width in widths:
         for layers in range(1, 9):
