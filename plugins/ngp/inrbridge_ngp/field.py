@@ -219,16 +219,17 @@ class NgpField(nn.Module):
 
     def _features(self, states: Mapping[str, Tensor], u: Tensor, b: int) -> Tensor:
         """Return what the base network reads at u (n, dim) or (b, n, dim): (b, n, inputs)."""
-        parts = []
+        parts, flat = [], u.reshape(-1, u.shape[-1])
         if self.frequencies:
             parts.append(octaves(u, self.frequencies))
         if self.raw:
             parts.append(u)
         if self.planes_shape:
             side = self.planes_shape[0]
-            parts.append(_look_up(states["planes"].reshape(b, 3 * side * side, -1), *_plane_cells(u, side)))
+            tables = states["planes"].reshape(b, 3 * side * side, -1)
+            parts.append(_look_up(tables, *_plane_cells(flat, side), shared=u.ndim == 2))
         if self.grid:
-            parts.append(_look_up(states["table"], *self.grid.cells(u)))
+            parts.append(_look_up(states["table"], *self.grid.cells(flat), shared=u.ndim == 2))
         found = torch.cat([part.expand(b, *part.shape[-2:]) for part in parts], -1) if len(parts) > 1 else parts[0]
         found = found.expand(b, *found.shape[-2:])
         blank = self.convention.blanks(u)
@@ -244,32 +245,44 @@ def octaves(u: Tensor, count: int) -> Tensor:
     return torch.stack([torch.sin(phase), torch.sin(phase + math.pi / 2)], -1).flatten(-3)
 
 
-def _look_up(tables: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Sum weighted rows: tables (b, r, f); rows and weights ([b,] n, levels, corners) -> (b, n, levels f), in one gather."""
+def _look_up(tables: Tensor, rows: Tensor, weights: Tensor, shared: bool) -> Tensor:
+    """Sum weighted rows in one gather over all fields.
+
+    Args:
+        tables: (b, r, f).
+        rows, weights: (levels, m, corners), where m counts the points, or those of all fields one field after the other.
+
+    Returns:
+        (b, n, levels f).
+    """
     b, length, features = tables.shape
-    shape = rows.shape[:-1]
-    if rows.ndim == 3:  # points shared by all fields: their features side by side in one table
+    levels, m, corners = rows.shape
+    if shared:  # the fields' features stand side by side in one table
         table = tables[0] if b == 1 else tables.transpose(0, 1).reshape(length, b * features)
-        found = weighted_rows(table, rows.flatten(0, 1), weights.flatten(0, 1))
-        return found.reshape(*shape, b, features).movedim(-2, 0).flatten(-2)
-    first = length * torch.arange(b, device=rows.device).reshape(b, 1, 1, 1)
-    rows = rows + first if b * length >= 2**31 else rows + first.to(rows.dtype)
-    return weighted_rows(tables.flatten(0, 1), rows.flatten(0, 2), weights.flatten(0, 2)).reshape(*shape, features).flatten(-2)
+        n = m
+    else:
+        table, n = tables.flatten(0, 1), m // b
+        wide = torch.int64 if b * length >= 2**31 else rows.dtype
+        first = length * torch.arange(b, device=rows.device, dtype=wide).repeat_interleave(n)
+        rows = rows.to(wide) + first[:, None]
+    found = weighted_rows(table, rows.reshape(-1, corners), weights.reshape(-1, corners))
+    shape, order = ((levels, n, b, features), (2, 1, 0, 3)) if shared else ((levels, b, n, features), (1, 2, 0, 3))
+    return found.reshape(shape).permute(order).reshape(b, n, levels * features)
 
 
 def _plane_cells(u: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Find the corners of three planes around u (..., 3): rows and weights (..., 1, 12); nothing lies beyond the border."""
+    """Find the corners of three planes around u (m, 3): rows and weights (1, m, 12); nothing lies beyond the border."""
     position = u * (side - 1)
     floor = position.detach().floor()
-    ends = torch.stack([floor, floor + 1], -1)  # (..., 3, 2)
+    ends = torch.stack([floor, floor + 1], -1)  # (m, 3, 2)
     weight = position - floor
     pair = torch.stack([1 - weight, weight], -1) * ((ends >= 0) & (ends <= side - 1))
     ends = ends.clamp(0, side - 1).long()
     rows, weights = [], []
     for plane, (across, down) in enumerate(((0, 1), (0, 2), (1, 2))):
-        rows.append((plane * side + ends[..., down, :, None]) * side + ends[..., across, None, :])
-        weights.append(pair[..., down, :, None] * pair[..., across, None, :])
-    return torch.stack(rows, -3).flatten(-3).unsqueeze(-2), torch.stack(weights, -3).flatten(-3).unsqueeze(-2)
+        rows.append((plane * side + ends[:, down, :, None]) * side + ends[:, across, None, :])
+        weights.append(pair[:, down, :, None] * pair[:, across, None, :])
+    return torch.stack(rows, 1).reshape(1, -1, 12), torch.stack(weights, 1).reshape(1, -1, 12)
 
 
 def _column(seen: Tensor | None) -> Tensor | None:

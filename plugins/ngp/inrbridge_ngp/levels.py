@@ -175,58 +175,68 @@ class GridSpec:
         """Find the corners around points.
 
         Args:
-            u: (..., dim) points, the unit cube being what the grid spans; others wrap around.
+            u: (m, dim) points, the unit cube being what the grid spans; others wrap around.
 
         Returns:
-            Rows of the table (..., levels, corners) int64 or int32, and weights (..., levels, corners) in the dtype of u,
+            Rows of the table (levels, m, corners) int64 or int32, and weights (levels, m, corners) in the dtype of u,
             differentiable in u. There are 2^dim corners, or one where the interpolation is "nearest".
         """
-        scales = torch.from_numpy(self.scales).to(u.device, torch.float64)[:, None]
+        scales = torch.from_numpy(self.scales).to(u.device, torch.float64)[:, None, None]
+        across = u.mT  # points last: every step below runs along them
         if self.layout == "tcnn":
             # in float64 and rounded once, as the fused multiply-add of the kernels
-            position = (u.double().unsqueeze(-2) * scales + 0.5).to(u.dtype)  # (..., levels, dim)
+            position = (across.double() * scales + 0.5).to(u.dtype)  # (levels, dim, m)
         else:
             shift = 0.5 if self.layout in ("torch-ngp", "torch-ngp-early") else 0.0
-            position = u.unsqueeze(-2) * scales.to(u.dtype) + shift
+            position = across * scales.to(u.dtype) + shift
         floor = position.detach().floor()
         low = floor.to(torch.int64)
         if self.interpolation == "nearest":
-            rows = self._rows(low[..., None])
+            rows = self._rows([low])
             return rows, torch.ones(rows.shape, dtype=u.dtype, device=u.device)
         high = position.detach().ceil().to(torch.int64) if self.layout == "nerfstudio" else low + 1
         weight = position - floor
         if self.interpolation == "smoothstep":
             weight = weight * weight * (3 - 2 * weight)
-        pair = torch.stack([1 - weight, weight], -1)  # (..., levels, dim, 2)
-        weights = pair[..., 0, :]
+        pair = (1 - weight, weight)
+        weights = [side[:, 0] for side in pair]
         for d in range(1, self.dim):
-            weights = (weights.unsqueeze(-1) * pair[..., d, None, :]).flatten(-2)
-        return self._rows(torch.stack([low, high], -1)), weights
+            weights = [found * side[:, d] for found in weights for side in pair]
+        return self._rows([low, high]), torch.stack(weights, -1)
 
-    def _rows(self, ends: Tensor) -> Tensor:
-        """Number the rows of corners: ends (..., levels, dim, 1 or 2) along each axis -> (..., levels, corners)."""
-        parts = []
-        small = self.rows < 2**31
+    def _rows(self, ends: list[Tensor]) -> Tensor:
+        """Number the rows of corners: one or two ends (levels, dim, m) along each axis -> (levels, m, corners)."""
+        parts, small = [], self.rows < 2**31
         for start, stop in self._runs:
-            part = ends[..., start:stop, :, :]
             hashed = self._strides[start] is None
-            if hashed:
-                factors = torch.tensor(HASHES[self.hash][: self.dim], device=ends.device)
-            else:
-                factors = torch.tensor(self._strides[start:stop], device=ends.device)
-            part = part * factors[..., None]
-            rows = part[..., 0, :]
+            factors = [HASHES[self.hash][: self.dim]] * (stop - start) if hashed else self._strides[start:stop]
+            factors = torch.tensor(factors, device=ends[0].device).unsqueeze(-1)
+            sides = [(end[start:stop] * factors).to(torch.int32) for end in ends]  # keeps the lowest 32 bits
+            corners = [side[:, 0] for side in sides]
             for d in range(1, self.dim):
-                other = part[..., d, None, :]
-                rows = (rows.unsqueeze(-1) ^ other if hashed else rows.unsqueeze(-1) + other).flatten(-2)
-            sizes = torch.tensor(self.sizes[start:stop], device=ends.device)[:, None]
+                corners = [found ^ side[:, d] if hashed else found + side[:, d] for found in corners for side in sides]
+            rows = torch.stack(corners, -1)
+            sizes, firsts = (
+                torch.tensor(numbers[start:stop], device=rows.device, dtype=torch.int32 if small else torch.int64)[:, None, None]
+                for numbers in (self.sizes, self.offsets)
+            )
             if hashed and all(size & (size - 1) == 0 for size in self.sizes[start:stop]):
                 rows = rows & (sizes - 1)
             else:
-                rows = (rows & _MASK) % sizes
-            rows = rows + torch.tensor(self.offsets[start:stop], device=ends.device)[:, None]
-            parts.append(rows.to(torch.int32) if small else rows)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+                rows = _remainder(rows, sizes)
+            parts.append(rows.to(sizes.dtype) + firsts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _remainder(rows: Tensor, sizes: Tensor) -> Tensor:
+    """Return rows (levels, m, corners), whose 32 bits are unsigned, modulo sizes (levels, 1, 1)."""
+    if (
+        rows.device.type == "cpu" and rows.numel() and int(sizes.max()) < 2**30
+    ):  # points in the cube are less than one turn beyond: no division is needed
+        least, most = torch.aminmax(rows.flatten(1), dim=1)
+        if bool((least >= 0).all()) and bool((most < 2 * sizes.flatten()).all()):
+            return torch.where(rows >= sizes, rows - sizes, rows)
+    return (rows.long() & _MASK) % sizes
 
 
 def growth_between(base: float, finest: float, levels: int) -> float:

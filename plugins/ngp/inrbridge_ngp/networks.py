@@ -29,6 +29,7 @@ WIDTHS = (64, 128, 32, 16, 256)  # of networks whose width is found by their num
 BIASES = ("none", "first", "all")
 ALIGNMENT = 16  # of the widths of tiny-cuda-nn's matrices
 _STEEPEST = 15.0
+_NARROW = 16  # features of a table up to which sums by counting are the quickest
 
 
 def evaluate(layers: Sequence[Layer], x: Tensor, activation: str) -> Tensor:
@@ -77,12 +78,21 @@ class _WeightedRows(torch.autograd.Function):
         table, rows, weights = ctx.saved_tensors
         to_table = to_weights = None
         if ctx.needs_input_grad[0]:
-            to_table = torch.zeros_like(table)
-            for k in range(rows.shape[1]):
-                to_table = to_table.index_add(0, rows[:, k], weights[:, k, None] * grad)
+            to_table = _scatter(table, rows, weights, grad)
         if ctx.needs_input_grad[2]:
             to_weights = (table[rows.long()] * grad.unsqueeze(1)).sum(-1)
         return to_table, None, to_weights
+
+
+def _scatter(table: Tensor, rows: Tensor, weights: Tensor, grad: Tensor) -> Tensor:
+    """Add weights[:, k] grad to rows[:, k] of a table of zeros."""
+    narrow = table.shape[1] <= _NARROW and table.device.type == "cpu"
+    if narrow and not torch.is_grad_enabled():  # ten times as quick, and without a derivative
+        flat, columns = rows.flatten(), grad.unbind(1)
+        sums = [torch.bincount(flat, (weights * column.unsqueeze(1)).flatten(), len(table)) for column in columns]
+        return torch.stack(sums, 1)
+    spread = (weights.unsqueeze(-1) * grad.unsqueeze(1)).flatten(0, 1)
+    return torch.zeros_like(table).index_put((rows.flatten().long(),), spread, accumulate=True)
 
 
 def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
