@@ -15,6 +15,7 @@ _HOME = {
     "integrate": "quadrature",
     "FieldStack": "stacking", "stack": "stacking",
     "Format": "formats", "Probe": "formats", "read_native": "container", "write_native": "container", "read_tensors": "loading",
+    "Assumptions": "assumptions",
     "GridField": "grid",
     "hookimpl": "hookspecs",
     "register": "plugins",

@@ -68,7 +68,7 @@ def spherical_harmonics(directions: Tensor, degree: int, signs: str = "condon-sh
     if directions.shape[-1:] != (3,):
         raise ShapeMismatch(f"Got directions of shape {tuple(directions.shape)}, expected (..., 3).")
     if not 1 <= degree <= _DEGREES or signs not in ("condon-shortley", "plain"):
-        raise ConfigError(f'Got degree {degree} with signs "{signs}", expected 1 to {_DEGREES}, and "condon-shortley" or "plain".')
+        raise ConfigError(f'Got degree {degree}, signs "{signs}", expected 1 to {_DEGREES}, and "condon-shortley" or "plain".')
     x, y, z = directions.unbind(-1)
     one = torch.ones_like(x)
     # (x + i y)^m = cosine_m + i sine_m

@@ -10,10 +10,12 @@ import inspect
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inrbridge.containers.sidecar import find_sidecar
 from inrbridge.errors import ConfigError
 from inrbridge.headers import HEAD_BYTES, Contents, magic_of, read_contents
 
@@ -30,9 +32,9 @@ _FIXED = {"open": 1, "build": 2, "sample": 3}  # arguments that the host passes 
 class Probe:
     """One look at a file or folder, shared by all formats; every part is read on first use and kept.
 
-    `tensors` maps names to shapes, whatever the container (safetensors, torch, npz, npy); nested dicts and lists
-    are joined by dots ("state_dict.net.0.weight"). No tensor is read and nothing is executed. A file that cannot
-    be listed has no tensors, and says why in `damage` (broken bytes) or `refused` (a pickle that would run code).
+    `tensors` maps names to shapes, whatever the container (safetensors, torch, npz, npy, pickle, MessagePack, HDF5); nested
+    dicts, lists and modules are joined by dots ("state_dict.net.0.weight"). No tensor is read and nothing is executed. A file
+    that cannot be listed has no tensors, and says why in `damage` (broken bytes) or `refused` (a pickle that would run code).
     """
 
     def __init__(self, path: str | Path):
@@ -74,7 +76,7 @@ class Probe:
 
     @property
     def scalars(self) -> dict[str, object]:
-        """Name -> number, text or None beside the tensors of a torch file ("epoch", "image_idx", ...)."""
+        """Name -> number, text or None beside the tensors ("epoch", "snapshot.mode", "net.0.omega_0", ...)."""
         return self.contents.scalars
 
     @property
@@ -96,6 +98,20 @@ class Probe:
     def refused(self) -> str:
         """Why the file was not listed although it may be sound: it would have to run code; else empty."""
         return self.contents.refused
+
+    @cached_property
+    def _found_beside(self) -> tuple[str, Mapping[str, object]]:
+        return find_sidecar(self.path)
+
+    @property
+    def sidecar(self) -> Mapping[str, object]:
+        """Values of the configuration beside the file, by dotted name ("pipeline.model.num_levels"); empty where none is."""
+        return self._found_beside[1]
+
+    @property
+    def sidecar_name(self) -> str:
+        """Name of the file that `sidecar` was read from; "" where there is none."""
+        return self._found_beside[0]
 
     @cached_property
     def native(self) -> dict:

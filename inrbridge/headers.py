@@ -13,6 +13,7 @@ import re
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ HEAD_BYTES = 4096
 MAX_HEADER_BYTES = 16 * 2**20  # far above the header of any field; a JSON text of this size parses in a second
 MAX_NAMES = 100_000  # tensors and scalars listed of one file
 MAX_DEPTH = 12  # nested dicts and lists looked into
+MAX_TEXT = 4096  # a longer text beside the tensors is left out
 INFLATED_BYTES, INFLATED_RATIO = 256 * 2**20, 100  # an archive beyond both is a bomb
 
 _ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -39,6 +41,7 @@ class Contents:
     listing: tuple[str, ...] = ()
     damage: str = ""  # broken bytes: nobody can open this
     refused: str = ""  # bytes that would have to be executed
+    is_inert: bool = False  # a pickle of more than tensors: followed, but nothing in it was run
 
 
 def magic_of(path: Path, head: bytes) -> str:
@@ -52,7 +55,7 @@ def magic_of(path: Path, head: bytes) -> str:
         return _kind_of_zip(path)
     if head.startswith(b"\x93NUMPY"):
         return "npy"
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(b"\x1f\x8b") or head[:2] in (b"\x78\x9c", b"\x78\xda", b"\x78\x01"):
         return "gzip"
     if head.startswith(b"\x89HDF"):
         return "hdf5"
@@ -81,8 +84,8 @@ def _kind_of_zip(path: Path) -> str:
 
 def read_contents(path: Path, magic: str) -> Contents:
     """List what the file holds, by the reader of its container."""
-    readers = {"safetensors": _safetensors, "torch": _torch, "pickle": _torch, "npz": _archive, "zip": _archive,
-               "npy": _npy, "folder": _folder}  # fmt: skip
+    readers = {"safetensors": _safetensors, "torch": _torch, "pickle": _pickle, "npz": _archive, "zip": _archive,
+               "npy": _npy, "gzip": _packed, "msgpack": _packed, "hdf5": _hierarchy, "folder": _folder}  # fmt: skip
     if magic not in readers:
         return Contents(damage="" if path.stat().st_size else "the file is empty")
     return readers[magic](path)
@@ -133,7 +136,11 @@ def _torch(path: Path) -> Contents:
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
-        contents.refused = _what_it_asks(str(error))
+        found = _pickle(path)
+        if not (found.tensors or found.refused or found.damage):
+            found.refused = _what_it_asks(str(error))
+        found.listing = contents.listing
+        return found
     except PermissionError:
         raise
     except Exception as error:  # what a damaged archive raises is the choice of torch: RuntimeError, EOFError, KeyError, ...
@@ -147,6 +154,65 @@ def _torch(path: Path) -> Contents:
         if claimed > 4 * size + INFLATED_BYTES:  # tensors may share their storage, or be expanded a little
             contents.damage = f"its tensors claim {claimed} bytes of memory and the file has {size}"
     return contents
+
+
+def _pickle(path: Path) -> Contents:
+    """A pickle of more than tensors, followed without running anything in it."""
+    from inrbridge.containers.pickles import DamagedPickle, InertFile, RefusedPickle, TensorRef
+
+    contents = Contents(is_inert=True)
+    try:
+        for name, value in InertFile(path).leaves():
+            if isinstance(value, TensorRef):
+                contents.tensors[name], contents.dtypes[name] = value.shape, value.storage.dtype
+            else:
+                _take(contents, name, value)
+    except RefusedPickle as error:
+        return Contents(refused=str(error))
+    except DamagedPickle as error:
+        return Contents(damage=f"its pickle is damaged: {error}")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        return Contents(damage=f"its pickle is damaged ({type(error).__name__}: {_first_line(error)})")
+    if not contents.tensors and not contents.damage:
+        contents.refused = "it is a pickle of something else than tensors"
+    return contents
+
+
+def _packed(path: Path) -> Contents:
+    """MessagePack, in a compressed frame or not."""
+    from inrbridge.containers.packed import DamagedPack, pack_leaves, read_pack
+
+    contents = Contents()
+    try:
+        for name, value in pack_leaves(read_pack(path)):
+            _take(contents, name, value)
+    except DamagedPack as error:
+        return Contents(damage=str(error))
+    return contents
+
+
+def _hierarchy(path: Path) -> Contents:
+    from inrbridge.containers.hierarchical import DamagedHierarchy, hierarchy_leaves
+
+    contents = Contents()
+    try:
+        for name, value in hierarchy_leaves(path, values=False):
+            if isinstance(value, tuple):
+                contents.tensors[name], contents.dtypes[name] = value
+            else:
+                contents.scalars[name] = value
+    except DamagedHierarchy as error:
+        return Contents(damage=str(error))
+    return contents
+
+
+def _take(contents: Contents, name: str, value: object) -> None:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        contents.tensors[name], contents.dtypes[name] = tuple(value.shape), str(value.dtype).removeprefix("torch.")
+    elif value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= MAX_TEXT):
+        contents.scalars[name] = value
 
 
 def _what_it_asks(message: str) -> str:
@@ -208,13 +274,32 @@ def _archive(path: Path) -> Contents:
             try:
                 with archive.open(info) as member:
                     shape, dtype, room = _npy_header(member, info.file_size)
-            except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):
+            except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error):
                 contents.damage = f'array "{name}" of the archive has no readable header'
                 continue
             contents.tensors[name], contents.dtypes[name] = shape, str(dtype)
             if not dtype.hasobject and math.prod(shape) * dtype.itemsize > room:
                 contents.damage = f'array "{name}" of shape {shape} claims more bytes than the archive holds of it'
+            elif shape == () and dtype.itemsize <= MAX_TEXT and dtype.kind in "fiubUS":
+                value = _one_value(archive, info)
+                if value is None:
+                    contents.damage = f'the value "{name}" of the archive cannot be read'
+                contents.scalars[name] = value
+                if dtype.kind in "US":
+                    del contents.tensors[name], contents.dtypes[name]
     return contents
+
+
+def _one_value(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> object:
+    """The number or text of an array without axes; None where its bytes are broken."""
+    import numpy as np
+
+    try:
+        with archive.open(info) as member:
+            value = np.lib.format.read_array(member, allow_pickle=False).item()
+    except (ValueError, EOFError, zipfile.BadZipFile, OSError, zlib.error, UnicodeDecodeError):
+        return None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _npy(path: Path) -> Contents:
@@ -223,6 +308,8 @@ def _npy(path: Path) -> Contents:
             shape, dtype, room = _npy_header(file, path.stat().st_size)
     except (ValueError, EOFError):
         return Contents(damage="the header of the npy file is truncated or broken")
+    if dtype.hasobject:
+        return _pickle(path)
     contents = Contents({"array": shape}, {"array": str(dtype)})
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize > room:
         contents.damage = f"the file is truncated: an array of shape {shape} {dtype} does not fit into the {room} bytes of data"

@@ -15,7 +15,7 @@ NAMES = {
     "Discretization", "integrate", "sampling",
     "Field", "FunctionField", "GridField", "channel_names", "query", "transforms",
     "FieldStack", "stack",
-    "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",
+    "Assumptions", "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",
     "build_field", "identify", "open_field", "preview", "save_field",
     "FieldDataset", "Store", "fit", "pack",
     "encodings", "models", "nn", "radiance", "evaluate", "predict", "train",

@@ -1,0 +1,85 @@
+"""Floor 5: the configuration that lies beside a file: YAML or JSON, read as plain values whatever tags it carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+MAX_BYTES, MAX_NAMES, MAX_DEPTH = 2**20, 20_000, 16
+_WORDS = ("config.yml", "config.yaml", "config.json")
+_TRANSFORMS = "dataparser_transforms.json"
+
+
+def find_sidecar(path: Path) -> tuple[str, Mapping[str, object]]:
+    """Return the name and the values, by dotted name, of the configuration beside a file; ("", {}) where there is none.
+
+    Looked for are STEM.config.yml, .yaml and .json, then config.yml, .yaml and .json in the file's folder, and in the one
+    above where the file lies in `nerfstudio_models`; nerfstudio's `dataparser_transforms.json` is added as "dataparser...".
+    """
+    folders = [path.parent, path.parent.parent] if path.parent.name == "nerfstudio_models" else [path.parent]
+    places = [path.with_name(f"{path.stem}.{word}") for word in _WORDS] + [folder / word for folder in folders for word in _WORDS]
+    name, values = "", {}
+    for place in places:
+        tree = _read(place)
+        if isinstance(tree, dict):
+            name, values = place.name, dict(_flat(tree))
+            break
+    for folder in folders:
+        tree = _read(folder / _TRANSFORMS)
+        if isinstance(tree, dict):
+            values |= {f"dataparser.{key}": value for key, value in _flat(tree)}
+            name = name or _TRANSFORMS
+            break
+    return name, values
+
+
+def _read(path: Path) -> object | None:
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return None
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else _yaml(text)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _yaml(text: str) -> object | None:
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):  # a few lines of aliases can stand for more than the memory holds
+                event = self.peek_event()
+                kept = self.anchors.get(event.anchor)
+                if not isinstance(kept, yaml.ScalarNode):
+                    self.get_event()
+                    return yaml.ScalarNode("tag:yaml.org,2002:null", "")
+            return super().compose_node(parent, index)
+
+    def untagged(loader, _, node):
+        if isinstance(node, yaml.MappingNode):
+            return loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return loader.construct_sequence(node, deep=True)
+        return loader.construct_scalar(node)
+
+    Plain.add_multi_constructor("", untagged)
+    try:
+        return yaml.load(text, Plain)  # noqa: S506: a SafeLoader that constructs nothing but plain values
+    except (yaml.YAMLError, TypeError, AttributeError):
+        return None
+
+
+def _flat(tree: dict) -> Iterator[tuple[str, object]]:
+    pending: list[tuple[str, object, int]] = [("", tree, 0)]
+    budget = MAX_NAMES
+    while pending and budget:
+        name, value, depth = pending.pop()
+        budget -= 1
+        if isinstance(value, dict | list | tuple):
+            if depth < MAX_DEPTH:
+                pairs = list(value.items() if isinstance(value, dict) else enumerate(value))[:budget]
+                pending.extend((f"{name}.{key}" if name else str(key), child, depth + 1) for key, child in reversed(pairs))
+        elif value is None or isinstance(value, bool | int | float | str):
+            yield name, value
