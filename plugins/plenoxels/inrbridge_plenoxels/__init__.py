@@ -1,4 +1,5 @@
 """(under construction)"""
+
 from inrbridge import hookimpl
 
 

@@ -1,0 +1,86 @@
+"""Slow twins, in loops over levels and corners, and in tiny-cuda-nn's padded matrices; written from its documentation."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
+
+
+def grid(u, table, *, levels, features, log2_table, base, growth, kind="hash", interpolation="linear", primes=PRIMES):
+    """tiny-cuda-nn's grid: u (n, d), table flat -> (n, levels features)."""
+    n, dim = u.shape
+    out = np.zeros((n, levels * features))
+    first = 0
+    for level in range(levels):
+        scale = np.float32(np.float32(2.0 ** np.float64(np.float32(level) * np.float32(math.log2(np.float32(growth))))) * base)
+        scale = np.float32(scale - np.float32(1))
+        resolution = math.ceil(scale) + 1
+        rows = -(-(resolution**dim) // 8) * 8
+        rows = {"hash": min(rows, 2**log2_table), "tiled": min(rows, base**dim), "dense": rows}[kind]
+        for i in range(n):
+            out[i, level * features : (level + 1) * features] = corners(
+                u[i], table[first * features :], float(scale), 0.5, resolution, rows, features, kind, interpolation, primes
+            )
+        first += rows
+    return out
+
+
+def corners(u, table, scale, shift, stride, rows, features, kind, interpolation="linear", primes=PRIMES, hashed=None):
+    """Weighted sum over the corners of one cell."""
+    dim = len(u)
+    position = np.float32(np.float64(np.float32(scale)) * np.float64(u)) if shift == 0 else (scale * np.float64(u) + shift)
+    position = np.asarray(position, u.dtype)
+    floor = np.floor(position)
+    w = (position - floor).astype(np.float64)
+    w = w * w * (3 - 2 * w) if interpolation == "smoothstep" else w
+    hashed = (kind == "hash" and stride**dim > rows) if hashed is None else hashed
+    total = np.zeros(features)
+    for corner in range(2**dim if interpolation != "nearest" else 1):
+        weight, index = 1.0, 0
+        for d in range(dim):
+            bit = corner >> d & 1
+            q = (int(floor[d]) + bit) % 2**32
+            if interpolation != "nearest":
+                weight *= w[d] if bit else 1 - w[d]
+            index = index ^ (q * primes[d] % 2**32) if hashed else (index + q * stride**d) % 2**32
+        row = index % rows
+        total += weight * table[row * features : (row + 1) * features]
+    return total
+
+
+def network(x, vector, width, layers, outputs, padding, activation=lambda h: np.maximum(h, 0)):
+    """tiny-cuda-nn's network from its padded matrices."""
+    inputs = -(-x.shape[1] // 16) * 16
+    h = np.concatenate([x, np.full((len(x), inputs - x.shape[1]), padding)], 1)
+    start = 0
+    shapes = [(width, inputs), *[(width, width)] * (layers - 1), (-(-outputs // 16) * 16, width)]
+    for i, (rows, columns) in enumerate(shapes):
+        h = activation(h) if i else h
+        h = h @ np.asarray(vector[start : start + rows * columns], np.float64).reshape(rows, columns).T
+        start += rows * columns
+    assert start == len(vector)
+    return h[:, :outputs]
+
+
+def harmonics(d):
+    """The first 16 real spherical harmonics with the signs of Condon and Shortley."""
+    x, y, z = d.T
+    return np.stack([
+        np.full_like(x, 0.28209479), -0.48860251 * y, 0.48860251 * z, -0.48860251 * x, 1.09254843 * x * y, -1.09254843 * y * z,
+        0.94617470 * z * z - 0.31539157, -1.09254843 * x * z, 0.54627422 * (x * x - y * y),
+        -0.59004359 * y * (3 * x * x - y * y), 2.89061144 * x * y * z, -0.45704580 * y * (5 * z * z - 1),
+        0.37317633 * z * (5 * z * z - 3), -0.45704580 * x * (5 * z * z - 1), 1.44530572 * z * (x * x - y * y),
+        -0.59004359 * x * (x * x - 3 * y * y),
+    ], 1)  # fmt: skip
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.fixture
+def slow():
+    return SimpleNamespace(grid=grid, corners=corners, network=network, harmonics=harmonics, sigmoid=sigmoid)
