@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,9 +153,9 @@ class Format(ABC):
 
     A subclass states `api` (the plugin API it was written for, now 1) and `name` (also the name of its entry
     point). Fields it returns carry `domain`, `channels` and, where they can, `channel_names`, `architecture` (the
-    JSON keyword arguments of `build`) and `assumed` (what the file did not tell, as a tuple of sentences). Options
-    of `open`, `build` and `sample` are named with defaults; `*args` and `**kwargs` are refused, so that options can
-    be listed.
+    JSON keyword arguments of `build`), `assumed` (what the file did not tell, as a tuple of sentences) and `label`
+    (the class that the file itself tells). Options of `open`, `build` and `sample` are named with defaults; `*args`
+    and `**kwargs` are refused, so that options can be listed.
     """
 
     api: int
@@ -170,6 +170,17 @@ class Format(ABC):
     @abstractmethod
     def open(self, path: Path) -> Field:
         """Read the field on the CPU; subclasses may add named options. Must also read what `save` writes."""
+
+    def count(self, probe: Probe) -> int:
+        """Return how many fields the file holds, told from its headers; one that may hold several gives `open` an option
+        `index`, and `open(path, index=i)` reads one of them."""
+        return 1
+
+    def open_all(self, path: Path, options: Mapping[str, object]) -> Iterator[Field]:
+        """Read every field of the file, in the order of `index`; override it where reading all at once is quicker."""
+        count = self.count(Probe(path))
+        for index in range(count):
+            yield self.open(path, **options, **({} if count == 1 else {"index": index}))
 
     def save(self, field: Field, path: Path) -> None:
         """Write the field; by default into inrbridge's own container, which `read_native(path, self)` reads."""
