@@ -105,7 +105,8 @@ def damaged_bytes(content: bytes, chance: Chance) -> tuple[str, bytes]:
     if size < 2:
         return "bytes added", content + chance.bytes(64)
     region = chance.choice(["head", "header", "anywhere", "directory", "tail"])
-    low, high = {"head": (0, 64), "header": (0, max(64, size // 20)), "anywhere": (0, size), "directory": (size - max(64, size // 20), size),
+    edge = max(64, size // 20)
+    low, high = {"head": (0, 64), "header": (0, edge), "anywhere": (0, size), "directory": (size - edge, size),
                  "tail": (size - 64, size)}[region]  # fmt: skip
     at = int(chance.integers(max(low, 0), min(high, size)))
     length = int(min(2 ** chance.integers(0, 13), size))

@@ -1,4 +1,4 @@
-"""Floor 9: values of a file distorted one at a time: tensors of another type or shape, not finite, missing, renamed; numbers replaced."""
+"""Floor 9: values of a file distorted: tensors of another type or shape, not finite, missing, renamed; numbers replaced."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from inrbridge.testing.rewriting import Keys, changed, leaves_of
 
-_TYPES = {"integers": torch.int64, "bytes": torch.uint8, "booleans": torch.bool, "halves": torch.float16, "bfloat16": torch.bfloat16,
-          "doubles": torch.float64, "complex numbers": torch.complex64, "small integers": torch.int8}  # fmt: skip
+_TYPES = {"integers": torch.int64, "bytes": torch.uint8, "booleans": torch.bool, "halves": torch.float16,
+          "bfloat16": torch.bfloat16, "doubles": torch.float64, "complex numbers": torch.complex64, "small integers": torch.int8}  # fmt: skip
 _SHAPES = {
     "transposed": lambda t: t.mT.contiguous() if t.dim() > 1 else t[None],
     "flattened": lambda t: t.reshape(-1),
