@@ -61,8 +61,8 @@ def _dataset(data, name: str, size: int, values: bool) -> Iterator[tuple[str, ob
     if data.is_virtual or data.external or data.compression not in FILTERS or data.shape is None:
         raise DamagedHierarchy(f'"{name}" is not plain data of this file (compression {data.compression})')
     if data.dtype.kind not in "fiub":
-        if data.shape == () and data.dtype.kind in "SO":
-            yield name, _plain(data[()])
+        if data.size == 1 and data.dtype.kind in "SO":  # a text, alone or in a list of one
+            yield name, _plain(data[()].item() if data.ndim else data[()])
         return
     claimed = math.prod(data.shape) * data.dtype.itemsize
     if claimed > RATIO * size and claimed > SLACK:
