@@ -15,7 +15,8 @@ def find_sidecar(path: Path) -> tuple[str, Mapping[str, object]]:
     """Return the name and the values, by dotted name, of the configuration beside a file; ("", {}) where there is none.
 
     Looked for are STEM.config.yml, .yaml and .json, then config.yml, .yaml, .json and nef.json (of fit-a-nef) in the file's
-    folder, and in the one above where the file lies in `nerfstudio_models`; nerfstudio's `dataparser_transforms.json` is added as "dataparser...".
+    folder, and in the one above where the file lies in `nerfstudio_models`; nerfstudio's `dataparser_transforms.json` is added
+    as "dataparser...".
     """
     folders = [path.parent, path.parent.parent] if path.parent.name == "nerfstudio_models" else [path.parent]
     places = [path.with_name(f"{path.stem}.{word}") for word in _WORDS] + [folder / word for folder in folders for word in _WORDS]
