@@ -1,0 +1,199 @@
+"""The field of a multilayer perceptron on positional encodings (Mildenhall et al. 2020, "NeRF", figure 7).
+
+h = trunk(encoding(x)), a row of linear layers, each followed by ReLU; layers named in `skips` read the encoding beside h
+values:    final(readout(h))
+medium:    colours = sigmoid(o_0..2), density = softplus(o_3) of o = readout(h)
+radiance:  density = softplus(density(h)), colours = sigmoid(colour(branch(encoding(direction) | feature(h))))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inrbridge import Domain, Product, Sphere, errors
+from inrbridge_nerf.convention import Convention, columns
+
+HEADS = ("values", "medium", "radiance")
+COLOURS = ("red", "green", "blue", "density")
+ACTIVATIONS = {"relu": torch.relu, "softplus": functional.softplus, "tanh": torch.tanh}
+FINALS = {"none": lambda x: x, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+FEATURES = ("linear", "active", "none")
+_CACHE_NUMBERS = 2**18  # of a layer's values in a chunk, on a CPU
+_DEVICE_NUMBERS = 2**26
+
+
+class NerfField(nn.Module):
+    """A perceptron on positional encodings, on `domain`; parameters are left unset, see `draw`.
+
+    Args:
+        width, layers: of the trunk.
+        skips: numbers of the trunk's layers, above 0, that read the encoding beside the values of the layer before.
+        frequencies, direction_frequencies: of positions (or of all coordinates, for values), and of directions.
+        activation: after the trunk's and the branch's layers; `first_active=False` leaves it out after the first one.
+        final: of the outputs of a field of values.
+        head: "values", "medium" (colours and density) or "radiance" (on a Product with the sphere of directions).
+        feature: the layer between trunk and branch is "linear", "active" or "none" (left out); feature_width: its outputs.
+        branch: widths of the layers of colour that see the direction.
+        axes, channel_ranges: what coordinates and values mean, where that is known.
+    """
+
+    format = "nerf"
+
+    def __init__(self, domain: Domain, channels: int, *, width: int, layers: int, skips: Sequence[int] = (), frequencies: int,
+                 direction_frequencies: int = 4, activation: str = "relu", first_active: bool = True, final: str = "none",
+                 head: str = "values", feature: str = "linear", feature_width: int = 64, branch: Sequence[int] = (),
+                 convention: Convention | None = None, axes: Sequence[str] | None = None,
+                 channel_ranges: Sequence[Sequence[float] | None] | None = None):  # fmt: skip
+        super().__init__()
+        self.domain, self.channels = domain, channels
+        self.width, self.layers, self.skips = width, layers, tuple(sorted(set(skips)))
+        self.frequencies, self.direction_frequencies = frequencies, direction_frequencies
+        self.activation, self.first_active, self.final = activation, first_active, final
+        self.head, self.feature_kind, self.feature_width, self.branch_widths = head, feature, feature_width, tuple(branch)
+        self.convention = convention or Convention()
+        self.assumed: tuple[str, ...] = ()
+        self.places = domain.a if head == "radiance" and isinstance(domain, Product) else domain
+        self._check()
+        self.channel_names = None if head == "values" else COLOURS
+        if channel_ranges is None and head != "values":
+            known = (0.0, 1.0) if self.convention.colour == "sigmoid" else None
+            channel_ranges = (known, known, known, None)
+        self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
+        self.axes = tuple(axes) if axes else None
+        self.encoded = columns(self.places.dim, frequencies, self.convention.raw)
+        self.trunk = nn.ModuleList(
+            _unset_linear(self.encoded * (i == 0 or i in self.skips) + width * (i > 0), width) for i in range(layers)
+        )
+        if head == "radiance":
+            self.density = _unset_linear(width, 1)
+            self.feature = None if feature == "none" else _unset_linear(width, feature_width)
+            self.seen = columns(3, direction_frequencies, self.convention.direction_raw)
+            widths = (self.seen + (width if feature == "none" else feature_width), *self.branch_widths)
+            self.branch = nn.ModuleList(_unset_linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+            self.colour = _unset_linear(widths[-1], 3)
+        else:
+            self.readout = _unset_linear(width, channels)
+
+    def _check(self) -> None:
+        for name, least, most in (("width", 1, 8192), ("layers", 1, 64), ("channels", 1, 4096), ("frequencies", 0, 64),
+                                  ("direction_frequencies", 0, 64), ("feature_width", 1, 8192)):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise errors.ConfigError(f"Got {name} = {value!r}, expected a whole number from {least} to {most}.")
+        for name, value, known in (("head", self.head, HEADS), ("activation", self.activation, ACTIVATIONS),
+                                   ("final", self.final, FINALS), ("kind of feature layer", self.feature_kind, FEATURES)):  # fmt: skip
+            if value not in known:
+                raise errors.unknown_name(name, value, known)
+        if not all(isinstance(skip, int) and 0 < skip < self.layers for skip in self.skips):
+            raise errors.ConfigError(f"Got skips = {list(self.skips)}, expected numbers of layers from 1 to {self.layers - 1}.")
+        if len(self.branch_widths) > 64 or not all(isinstance(w, int) and 1 <= w <= 8192 for w in self.branch_widths):
+            raise errors.ConfigError(f"Got branch = {list(self.branch_widths)[:65]}, expected at most 64 widths, each 1 to 8192.")
+        if self.head != "values" and (self.places.dim != 3 or self.channels != 4):
+            raise errors.ConfigError(
+                f'Got head = "{self.head}" with {self.channels} channels on {self.domain}, expected red, green, blue and density '
+                'in space; choose head="values".'
+            )
+        if self.head == "radiance" and not (isinstance(self.domain, Product) and self.domain.b == Sphere()):
+            raise errors.ConfigError(f'Got head = "radiance" on {self.domain}, expected Product(Box, Sphere()).')
+
+    @property
+    def architecture(self) -> dict:
+        """Keyword arguments of `NerfFormat.build` that make this field anew (JSON)."""
+        facts = {"width": self.width, "layers": self.layers, "skips": list(self.skips), "frequencies": self.frequencies}
+        facts |= {"head": self.head}
+        if self.head == "radiance":
+            facts |= {"direction_frequencies": self.direction_frequencies, "branch": list(self.branch_widths)}
+            facts |= {"feature": self.feature_kind}
+            facts |= {} if self.feature_kind == "none" else {"feature_width": self.feature_width}
+        extras = {
+            "activation": (self.activation, "relu"),
+            "first_active": (self.first_active, True),
+            "final": (self.final, "none"),
+            "convention": (self.convention.to_options(), None),
+            "axes": (self.axes and list(self.axes), None),
+            "channel_ranges": (self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges], None),
+        }
+        return facts | {name: value for name, (value, default) in extras.items() if value != default}
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the parameters: before ReLU uniform in +-sqrt(6 / inputs) (He et al. 2015), last layers in +-1 / sqrt(inputs)."""
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                if name.endswith("bias"):
+                    value.zero_()
+                    continue
+                last = name.startswith(("readout", "density", "colour", "feature"))
+                bound = math.sqrt((1 if last else 6) / value.shape[1])
+                value.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Evaluate at coords (..., d) in domain units: values (..., channels) in the dtype of coords."""
+        self.domain.check_shape(coords)
+        flat = coords.reshape(-1, coords.shape[-1])
+        states = {name: value.unsqueeze(0) for name, value in self.named_parameters()}
+        return self.evaluate_stack(states, flat)[0].reshape(*coords.shape[:-1], self.channels)
+
+    def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
+        """Evaluate b fields of this architecture: coords (n, d) or (b, n, d) -> values (b, n, channels).
+
+        `states` holds the stacked parameters: "trunk.i.weight" (b, out, in), "trunk.i.bias" (b, out), ... Twice
+        differentiable in the states and in the coordinates. Coordinates that all fields share are encoded once.
+        """
+        single = next(iter(states.values()))
+        x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(single.dtype)
+        states = {name: value.to(x.dtype) for name, value in states.items()}
+        if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in states.values())):
+            return self._evaluate(states, x).to(coords.dtype)
+        with torch.no_grad():
+            parts = [self._evaluate(states, x[..., part, :]) for part in self._chunks(x, single.shape[0])]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, -2)).to(coords.dtype)
+
+    def _chunks(self, x: Tensor, b: int) -> Iterator[slice]:
+        n, most = x.shape[-2], _CACHE_NUMBERS if x.device.type == "cpu" else _DEVICE_NUMBERS
+        step = max(64, most // max(1, b * max(self.width, self.encoded)))
+        return (slice(start, start + step) for start in range(0, n, step)) if n else iter([slice(0, 0)])
+
+    def _evaluate(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        entered = self.convention.enter(x[..., : self.places.dim], self.places.bounds)
+        encoded = self.convention.places(entered, self.frequencies)
+        act = ACTIVATIONS[self.activation]
+        h = encoded
+        for i in range(self.layers):
+            h = _affine(states, f"trunk.{i}", *([h] if i == 0 else [encoded, h] if i in self.skips else [h]))
+            h = act(h) if i or self.first_active else h
+        if self.head != "radiance":
+            return self._read(_affine(states, "readout", h), entered)
+        density = self.convention.density_of(_affine(states, "density", h), entered)
+        if self.feature_kind != "none":
+            h = _affine(states, "feature", h)
+            h = act(h) if self.feature_kind == "active" else h
+        directions = self.convention.directions(x[..., self.places.dim :], self.direction_frequencies)
+        for i in range(len(self.branch_widths)):
+            h = act(_affine(states, f"branch.{i}", *([h] if i else [directions, h])))
+        last = [h] if self.branch_widths else [directions, h]
+        return torch.cat([self.convention.colour_of(_affine(states, "colour", *last)), density], -1)
+
+    def _read(self, out: Tensor, entered: Tensor) -> Tensor:
+        if self.head == "values":
+            return FINALS[self.final](out)
+        return torch.cat([self.convention.colour_of(out[..., :3]), self.convention.density_of(out[..., 3:], entered)], -1)
+
+
+def _affine(states: Mapping[str, Tensor], name: str, *parts: Tensor) -> Tensor:
+    """Return W (x_1 | x_2 | ...) + bias of b layers: parts (b, n, .) or, shared by all, (n, .) -> (b, n, out)."""
+    weight, value, start = states[f"{name}.weight"], states[f"{name}.bias"].unsqueeze(1), 0
+    for part in parts:  # a product for each part, where joining the parts would copy them
+        end = start + part.shape[-1]
+        value = torch.baddbmm(value, part.expand(weight.shape[0], *part.shape[-2:]), weight[..., start:end].mT)
+        start = end
+    return value
+
+
+def _unset_linear(inputs: int, outputs: int) -> nn.Linear:
+    # made without values first: `nn.Linear` would draw from the global generator
+    return nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())
