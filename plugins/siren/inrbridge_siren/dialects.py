@@ -1,109 +1,191 @@
 """The code bases whose SIREN checkpoints open here: a table of key names, frequencies and conventions.
 
 A file never tells its frequency, axis order or value range: each dialect states what its writer does. A dialect
-fits a file when every tensor has a place in it and the layers' shapes form a chain.
+fits a file when every tensor has a place in it and the layers' shapes form a chain; names decide, not sizes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Shapes = Mapping[str, Sequence[int]]
 Pairs = list[tuple[str, str]]  # names of weight and bias, in the order of evaluation
+Ranges = tuple[tuple[float, float], ...]
 
+MOST_COORDINATES = 16  # a first layer with more inputs reads features, not coordinates
 _IMAGENET = tuple(((0 - mean) / std, (1 - mean) / std) for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225)))
-_WRAPPERS = r"(?:(?:state_dict|model_state_dict|model|module|_orig_mod|pipeline|0)\.)*"
+_WORDS = "state_dict|model_state_dict|model_state|model|module|_orig_mod|pipeline|net_state_dict|weights|siren|inr|0"
+_WRAPPERS = rf"(?:(?:{_WORDS})\.)*"
+_BESIDE = r"(?:optim\w*|\w*scheduler\w*)\..*"  # what a training run saves next to its network
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """How the layers of a state dict are called.
+
+    `sine` and `readout` are patterns of a layer's name, the first with its number as its only group; where no
+    layer is called `readout`, the one of the highest number is linear. `inside` is the wrapper that surrounds the state dict,
+    `others` is the pattern of tensors that are no layers. The numbers start at one of `starts`; where it is 1, an encoding
+    without weights comes first. `wide`: the first layer may read features.
+    """
+
+    sine: str
+    readout: str | None = None
+    inside: str = _WRAPPERS
+    others: str | None = None
+    starts: tuple[int, ...] = (0,)
+    wide: bool = False
+
+    def pairs(self, shapes: Shapes) -> tuple[Pairs, bool] | None:
+        """Return weights and biases in order, and whether the last layer is linear; None where the names do not fit."""
+        sines, readouts = {}, set()
+        for key in shapes:
+            layer = key.rpartition(".")[0] if key.endswith((".weight", ".bias")) else ""
+            if found := re.fullmatch(f"{self.inside}{self.sine}", layer):
+                sines[int(found[1])] = layer
+            elif self.readout and re.fullmatch(f"{self.inside}{self.readout}", layer):
+                readouts.add(layer)
+            elif not (self.others and re.fullmatch(f"{self.inside}(?:{self.others})", key)) and not re.fullmatch(_BESIDE, key):
+                return None
+        layers = [sines[number] for number in sorted(sines)] + sorted(readouts)
+        pairs = [(f"{layer}.weight", f"{layer}.bias") for layer in layers]
+        if min(sines, default=-1) not in self.starts or len(readouts) > 1 or len(layers) < 2 or not _is_chain(pairs, shapes):
+            return None
+        width = shapes[pairs[0][0]][-1]
+        if width > MOST_COORDINATES and not self.wide:
+            return None
+        return pairs, bool(readouts) or self.readout is None
+
+    def number(self, key: str) -> int:
+        """Return the number of the sine layer that a tensor belongs to."""
+        return int(re.fullmatch(f"{self.inside}{self.sine}", key.rpartition(".")[0])[1])
+
+
+def _is_chain(pairs: Pairs, shapes: Shapes) -> bool:
+    """Say whether each layer takes what the one before gives: weights (out, in), or a stack of them (b, out, in)."""
+    width, stacked = None, None
+    for weight, bias in pairs:
+        shape = tuple(shapes.get(weight, ()))
+        if len(shape) not in (2, 3) or tuple(shapes.get(bias, ())) != shape[:-1] or width not in (None, shape[-1]):
+            return False
+        if 0 in shape or stacked not in (None, shape[:-2]):
+            return False
+        width, stacked = shape[-2], shape[:-2]
+    return True
 
 
 @dataclass(frozen=True)
 class Dialect:
     """How one code base writes a SIREN.
 
-    `sine` and `readout` are patterns of a layer's name, the first with its number as its only group; where no
-    layer is called `readout`, the one of the highest number is linear. `inside` is the wrapper that surrounds
-    the state dict, `ignored` what takes no part. `ranges` and the order of `axes` hold for images; one range
-    stands for all channels.
+    A file is its when its tensors have these `layers`, or when each of the patterns of `marks` is the whole name of some tensor
+    or plain value.
+    `reader` is "module:function" in this package. `ranges` and the order of `axes` hold for images; one range stands for all
+    channels, and no range says that it is not known. `volume` names the one value of a point in space. `sound` holds the
+    defaults that differ for one coordinate.
     """
 
     name: str
     source: str
-    sine: str
-    readout: str | None = None
-    inside: str = _WRAPPERS
-    ignored: str | None = None
+    layers: LayerNames | None = None
+    marks: tuple[str, ...] = ()
+    reader: str = "layered:read_layers"
     omega_0: float = 30.0
     hidden_omega: float = 30.0
+    final: str = "identity"
     offset: float = 0.0
     low: float = -1.0
     high: float = 1.0
     axes: tuple[str, str] = ("row", "column")
-    ranges: tuple[tuple[float, float], ...] = ((-1.0, 1.0),)
-    note: str = ""
+    ranges: Ranges = ((-1.0, 1.0),)
+    volume: str | None = None
+    sound: tuple[tuple[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def pairs(self, shapes: Shapes) -> tuple[Pairs, bool] | None:
-        """Return weights and biases in order, and whether the last layer is linear; None where the dialect does not fit."""
-        sines, readouts = {}, set()
-        for key in shapes:
-            layer = key.rpartition(".")[0]
-            if not key.endswith((".weight", ".bias")):
-                layer = ""
-            if found := re.fullmatch(f"{self.inside}{self.sine}", layer):
-                sines[int(found[1])] = layer
-            elif self.readout and re.fullmatch(f"{self.inside}{self.readout}", layer):
-                readouts.add(layer)
-            elif not (self.ignored and re.fullmatch(self.ignored, key)):
-                return None
-        layers = [sines[number] for number in sorted(sines)] + sorted(readouts)
-        pairs = [(f"{layer}.weight", f"{layer}.bias") for layer in layers]
-        if min(sines, default=1) > 0 or len(readouts) > 1 or len(layers) < 2 or not _is_chain(pairs, shapes):
-            return None  # numbers that do not start at 0 follow an encoding that is not in the file
-        return pairs, bool(readouts) or self.readout is None
+    def fits(self, shapes: Shapes, scalars: Iterable[str] = ()) -> bool:
+        """Say whether a file with these tensors, and plain values of these names, is of this code base."""
+        names = [*shapes, *scalars]
+        if self.marks and all(any(re.fullmatch(mark, name) for name in names) for mark in self.marks):
+            return True
+        return self.layers is not None and self.layers.pairs(shapes) is not None
+
+    def default(self, name: str, dim: int) -> object:
+        """Return what the code base takes for an option, for fields of `dim` coordinates."""
+        return dict(self.sound).get(name, getattr(self, name)) if dim == 1 else getattr(self, name)
 
 
-def _is_chain(pairs: Pairs, shapes: Shapes) -> bool:
-    """Say whether each layer takes what the one before gives: weights (out, in), or a stack of them (b, out, in)."""
-    width = None
-    for weight, bias in pairs:
-        shape = tuple(shapes.get(weight, ()))
-        if len(shape) not in (2, 3) or tuple(shapes.get(bias, ())) != shape[:-1] or width not in (None, shape[-1]):
-            return False
-        width = shape[-2]
-    return True
-
+_UNIT: Ranges = ((0.0, 1.0),)
+_FUNCTA = r"(?:params\.)?\w*modulated_siren/modulated_siren_layer"
 
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        Dialect("vsitzmann", "github.com/vsitzmann/siren", r"net\.net\.(\d+)\.0", note="activation = sine"),
         Dialect(
-            "explore", "explore_siren notebook; NFN; DI-net", r"net\.(\d+)\.linear", r"net\.\d+", ignored=r"[1-9]\d*|1\..*",
-            note="images are trained to (value - 0.5) / 0.5",
-        ),
-        Dialect("coin", "github.com/EmilienDupont/coin", r"net\.(\d+)\.linear", r"last_layer\.linear", ranges=((0.0, 1.0),)),
-        Dialect(
-            "lucidrains", "github.com/lucidrains/siren-pytorch", r"(?:net\.)?layers\.(\d+)", r"(?:net\.)?last_layer",
-            ignored="grid", hidden_omega=1.0, ranges=((0.0, 1.0),),
+            "hypernetwork", "github.com/vsitzmann/siren: hypernetworks, neural processes", reader="layered:refuse_hypernetwork",
+            marks=(r"(?:.*\.)?hypo_net\..*",),
         ),
         Dialect(
-            "dalmia", "github.com/dalmia/siren", r"(?:network\.)?network\.(\d+)", hidden_omega=1.0, low=0.0,
+            "vsitzmann", "github.com/vsitzmann/siren, DeepReach",
+            LayerNames(r"net\.net\.(\d+)\.0", others=r"rbf_layer\.(?:centres|sigmas|freq)", wide=True),
+            volume="sdf", sound=(("low", -100.0), ("high", 100.0)),
+        ),
+        Dialect(
+            "explore", "explore_siren notebook; NFN; DI-net",
+            LayerNames(r"net\.(\d+)\.linear", r"net\.\d+", others=r"[1-9]\d*|1\..*"),
+            sound=(("omega_0", 3000.0),),
+        ),
+        Dialect(
+            "coin", "github.com/EmilienDupont/coin", LayerNames(r"net\.(\d+)\.linear", r"last_layer\.linear"), ranges=_UNIT,
+            notes=("its decoder clamps the values to [0, 1]: open with final=clamp for the same",),
+        ),
+        Dialect(
+            "lucidrains", "github.com/lucidrains/siren-pytorch",
+            LayerNames(r"(?:net\.)?layers\.(\d+)", r"(?:net\.)?last_layer",
+                       others=r"grid|modulator\.layers\.\d+\.0\.(?:weight|bias)"),
+            reader="modulated:read_lucidrains", hidden_omega=1.0, ranges=_UNIT,
+        ),
+        Dialect(
+            "dalmia", "github.com/dalmia/siren", LayerNames(r"(?:network\.)?network\.(\d+)"), hidden_omega=1.0, low=0.0,
             ranges=((0.0, 255.0),),
         ),
         Dialect(
-            "implicit-zoo", "github.com/qimaqi/Implicit-Zoo", r"seq\.(\d+)", inside=r"params\.", axes=("x", "y"),
-            ranges=_IMAGENET, note="values are normalized by the statistics of ImageNet",
+            "implicit-zoo", "github.com/qimaqi/Implicit-Zoo", LayerNames(r"seq\.(\d+)", inside=r"params\."), axes=("x", "y"),
+            ranges=_IMAGENET, notes=("values are normalized by the statistics of ImageNet",),
         ),
-        Dialect("dws", "github.com/AvivNavon/DWSNets", r"seq\.(\d+)", offset=0.5, axes=("x", "y"), ranges=((0.0, 1.0),)),
-        Dialect("plain", "nn.Sequential of linear layers", r"(?:(?:net|layers|network)\.)?(\d+)", note="activation = sine"),
+        Dialect(
+            "dws", "github.com/AvivNavon/DWSNets, neural-graphs, ScaleGMN",
+            LayerNames(r"seq\.(\d+)", others=r"seq\.0\.b|coef|x|y", starts=(0, 1), wide=True), offset=0.5, axes=("x", "y"),
+            ranges=_UNIT,
+        ),
+        Dialect(
+            "functa", "github.com/google-deepmind/functa", reader="modulated:read_functa",
+            marks=(rf"{_FUNCTA}/linear\.w", rf"{_FUNCTA}_1/linear\.w"), offset=0.5, low=0.0, ranges=_UNIT,
+        ),
+        Dialect(
+            "functa-modulations", "github.com/google-deepmind/functa", reader="modulated:refuse_modulations",
+            marks=(r"(?:train|test)\.modulation",),
+        ),
+        Dialect(
+            "inr2vec", "github.com/CVLAB-Unibo: inr2vec, nf2vec", LayerNames(r"layers\.(\d+)\.0", r"layers\.\d+"),
+            marks=("params", "pcd"), reader="flattened:read_inr2vec", ranges=(),
+            notes=("the value is what it was fitted to: a distance, or a logit of one",),
+        ),
+        Dialect(
+            "fit-a-nef", "github.com/samuelepapa/fit-a-nef, neural-field-arena", marks=("params", "param_config"),
+            reader="flattened:read_fit_a_nef", omega_0=8.0, hidden_omega=8.0, axes=("x", "y"), ranges=(),
+            notes=("values are normalized by the mean and deviation of their data set",),
+        ),
+        Dialect("plain", "nn.Sequential of linear layers", LayerNames(r"(?:(?:net|layers|network)\.)?(\d+)"), volume="sdf"),
     )
 }  # fmt: skip
 
 
-def detect(shapes: Shapes) -> Dialect | None:
+def detect(shapes: Shapes, scalars: Iterable[str] = ()) -> Dialect | None:
     """Return the first dialect that fits; the table runs from particular names to common ones.
 
     >>> detect({"seq.0.weight": (32, 2), "seq.0.bias": (32,), "seq.1.weight": (1, 32), "seq.1.bias": (1,)}).name
     'dws'
     """
-    return next((dialect for dialect in DIALECTS.values() if dialect.pairs(shapes)), None)
+    return next((dialect for dialect in DIALECTS.values() if dialect.fits(shapes, scalars)), None)

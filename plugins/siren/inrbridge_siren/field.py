@@ -1,8 +1,10 @@
 """The SIREN field: sine layers and a linear readout (Sitzmann et al. 2020, "Implicit Neural Representations
 with Periodic Activation Functions").
 
-    x_0 = coords mapped from the domain's bounds to [-1, 1]^d
+    x_0 = coords mapped from the domain's bounds to [-1, 1]^d, or features of them
     x_{i+1} = sin(omega_i (W_i x_i + b_i)),   value = final(W_L x_L + b_L)
+
+Networks of the same code bases with another activation, x_{i+1} = activation(W_i x_i + b_i), are evaluated by the same class.
 """
 
 import math
@@ -14,39 +16,61 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrbridge import Domain, errors
+from inrbridge_siren.encoding import ENCODINGS, make_encoding
 
 # A chunk of this many activations stays in a core's cache: measured twice as fast as one pass over
 # 600 fields (2-32-32-1, 1024 points), and never slower.
 _CACHE_NUMBERS = 2**18
 
-FINALS = ("identity", "sigmoid", "sine")
+ACTIVATIONS = {
+    "sine": torch.sin,
+    "relu": functional.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "selu": functional.selu,
+    "softplus": functional.softplus,
+    "elu": functional.elu,
+}
+FINALS = ("identity", "sigmoid", "tanh", "clamp", "sine")
 
 
 class SirenField(nn.Module):
     """An MLP of sine layers of the given hidden sizes on `domain`; parameters are left unset.
 
     `omega_0` is the frequency of the first sine layer, `hidden_omega` of the others. `final` follows the
-    readout: "identity", "sigmoid", or "sine" (of hidden_omega times it). `normalize=False` feeds the coordinates as they are.
+    readout: "identity", "sigmoid", "tanh", "clamp" (to [0, 1]), or "sine" (of hidden_omega times it). `normalize=False` feeds
+    the coordinates as they are. `activation` other than "sine" has no frequencies. `encoding` replaces the coordinates by
+    `features` waves or bumps (see `inrbridge_siren.encoding`), waves of F (angle x), with the coordinates before them if `raw`.
     `axes` and `channel_ranges` say what the coordinates and values of the file mean, where that is known.
     """
 
     format = "siren"
 
     def __init__(self, domain: Domain, channels: int, hidden: Sequence[int], *, omega_0: float = 30.0, hidden_omega: float = 30.0,
-                 final: str = "identity", normalize: bool = True, axes: Sequence[str] | None = None,
+                 activation: str = "sine", final: str = "identity", normalize: bool = True, encoding: str = "none",
+                 features: int = 0, angle: float = 2 * math.pi, raw: bool = False, axes: Sequence[str] | None = None,
                  channel_ranges: Sequence[Sequence[float]] | None = None):  # fmt: skip
         super().__init__()
         self.domain, self.channels, self.channel_names = domain, channels, None
         self.hidden = tuple(hidden)
         self.omega_0, self.hidden_omega, self.final, self.normalize = float(omega_0), float(hidden_omega), final, normalize
+        self.activation = activation
         self.axes = tuple(axes) if axes else None
         self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
         self.assumed: tuple[str, ...] = ()
         if not self.hidden or min(self.hidden) < 1:
             raise errors.ConfigError(f"Got hidden layers {self.hidden}, expected at least one, each of at least one unit.")
-        if final not in FINALS:
-            raise errors.unknown_name("final activation", final, FINALS)
-        widths = (domain.dim, *self.hidden, channels)
+        for kind, name, known in (
+            ("final activation", final, FINALS), ("activation", activation, ACTIVATIONS), ("encoding", encoding, ENCODINGS)
+        ):  # fmt: skip
+            if name not in known:
+                raise errors.unknown_name(kind, name, known)
+        if encoding != "none" and features < 1:
+            raise errors.ConfigError(f'Got {features} features of the encoding "{encoding}", expected at least one.')
+        self.encoding = make_encoding(encoding, domain.dim, features, angle=angle, raw=raw)
+        self._encoding_facts = {"encoding": encoding, "features": features}
+        self._encoding_facts |= {"angle": float(angle), "raw": raw} if encoding == "waves" else {}
+        widths = (domain.dim if self.encoding is None else self.encoding.width, *self.hidden, channels)
         self.layers = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
 
     @property
@@ -60,16 +84,20 @@ class SirenField(nn.Module):
             "hidden_omega": self.hidden_omega,
         }
         extras = {
+            "activation": (self.activation, "sine"),
             "final": (self.final, "identity"),
             "normalize": (self.normalize, True),
             "axes": (self.axes and list(self.axes), None),
             "channel_ranges": (self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges], None),
         }
-        return facts | {name: value for name, (value, default) in extras.items() if value != default}
+        facts |= {name: value for name, (value, default) in extras.items() if value != default}
+        return facts if self.encoding is None else facts | self._encoding_facts
 
     def draw(self, generator: torch.Generator) -> None:
         """Draw the parameters as the paper does (section 3.2), biases as `nn.Linear` does."""
         with torch.no_grad():
+            if self.encoding is not None:
+                self.encoding.draw(generator)
             for index, layer in enumerate(self.layers):
                 fan_in = layer.in_features
                 bound = 1 / fan_in if index == 0 else math.sqrt(6 / fan_in) / self.hidden_omega
@@ -80,51 +108,63 @@ class SirenField(nn.Module):
         """Evaluate at coords (..., d) in domain units: values (..., channels) in the dtype of coords."""
         self.domain.check_shape(coords)
         x = self._mapped(coords)
-        *sines, readout = self.layers
-        for index, layer in enumerate(sines):
-            x = functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-            x = torch.sin(self._omega(index) * x)
+        if self.encoding is not None:
+            x = self.encoding(x, {**dict(self.encoding.named_parameters()), **dict(self.encoding.named_buffers())})
+        *hidden, readout = self.layers
+        for index, layer in enumerate(hidden):
+            x = self._activate(functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)), index)
         x = functional.linear(x, readout.weight.to(x.dtype), readout.bias.to(x.dtype))
         return self._finish(x).to(coords.dtype)
 
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Evaluate b networks of this architecture: coords (n, d) or (b, n, d) -> values (b, n, channels).
 
-        `states` holds the stacked parameters: "layers.i.weight" (b, out, in), "layers.i.bias" (b, out).
-        Differentiable in the states and in the coordinates.
+        `states` holds the stacked parameters: "layers.i.weight" (b, out, in), "layers.i.bias" (b, out), and those of the
+        encoding, "encoding.frequencies" (b, m, d). Differentiable in the states and in the coordinates.
         """
         x = self._mapped(coords)
-        pairs = [
-            (states[f"layers.{i}.weight"].to(x.dtype), states[f"layers.{i}.bias"].to(x.dtype)) for i in range(len(self.layers))
-        ]
-        b = pairs[0][0].shape[0]
+        states = {name: value.to(x.dtype) for name, value in states.items()}
+        b = states["layers.0.weight"].shape[0]
         x = x.expand(b, *x.shape[-2:])
-        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for pair in pairs for t in pair)):
-            return self._stacked(pairs, x).to(coords.dtype)
+        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in states.values())):
+            return self._stacked(states, x).to(coords.dtype)
         with torch.no_grad():
-            parts = [self._stacked([(w[part], v[part]) for w, v in pairs], x[part], reuse=True) for part in self._chunks(x)]
+            parts = [
+                self._stacked({name: value[part] for name, value in states.items()}, x[part], reuse=True)
+                for part in self._chunks(x)
+            ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(coords.dtype)
 
-    def _stacked(self, pairs: list[tuple[Tensor, Tensor]], x: Tensor, reuse: bool = False) -> Tensor:
-        for index, (weight, bias) in enumerate(pairs[:-1]):
+    def _stacked(self, states: Mapping[str, Tensor], x: Tensor, reuse: bool = False) -> Tensor:
+        if self.encoding is not None:
+            start = "encoding."
+            x = self.encoding(x, {name[len(start) :]: value for name, value in states.items() if name.startswith(start)})
+        last = len(self.layers) - 1
+        for index in range(last + 1):
+            weight, bias = states[f"layers.{index}.weight"], states[f"layers.{index}.bias"]
             x = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)  # (b, n, width)
-            omega = self._omega(index)
-            x = x.mul_(omega).sin_() if reuse else torch.sin(omega * x)
-        weight, bias = pairs[-1]
-        return self._finish(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
+            if index < last:
+                x = self._activate(x, index, reuse)
+        return self._finish(x)
+
+    def _activate(self, x: Tensor, index: int, reuse: bool = False) -> Tensor:
+        if self.activation != "sine":
+            return ACTIVATIONS[self.activation](x)
+        omega = self.omega_0 if index == 0 else self.hidden_omega
+        return x.mul_(omega).sin_() if reuse else torch.sin(omega * x)
 
     def _chunks(self, x: Tensor) -> Iterator[slice]:
         b, n, _ = x.shape
-        step = max(1, _CACHE_NUMBERS // max(1, n * max(self.hidden))) if x.device.type == "cpu" else b
+        widest = max(*self.hidden, self.layers[0].in_features)
+        step = max(1, _CACHE_NUMBERS // max(1, n * widest)) if x.device.type == "cpu" else b
         return (slice(start, start + step) for start in range(0, b, step)) if b else iter([slice(0, 0)])
 
     def _finish(self, values: Tensor) -> Tensor:
+        if self.final == "identity":
+            return values
         if self.final == "sine":
             return torch.sin(self.hidden_omega * values)
-        return torch.sigmoid(values) if self.final == "sigmoid" else values
-
-    def _omega(self, index: int) -> float:
-        return self.omega_0 if index == 0 else self.hidden_omega
+        return values.clamp(0, 1) if self.final == "clamp" else ACTIVATIONS[self.final](values)
 
     def _mapped(self, coords: Tensor) -> Tensor:
         # half precision would lose the phase of omega * (W x + b): those coordinates are lifted to the parameters' dtype

@@ -2,92 +2,190 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from inrbridge import Box, errors, read_tensors
+from inrbridge import Assumptions, Box, Probe, errors, read_tensors
 from inrbridge_siren.dialects import DIALECTS, Dialect, detect
-from inrbridge_siren.field import SirenField
+from inrbridge_siren.field import ACTIVATIONS, FINALS, SirenField
+from inrbridge_siren.source import Parts, Source, Told, check_chain
 
 _CHANNELS = {(2, 1): ("gray",), (2, 3): ("red", "green", "blue")}
 _AXES = {1: ("t",), 3: ("x", "y", "z")}
+_SQUASHED = 0.25  # values so far outside [0, 1] are no values of a picture
 
 
-def open_foreign(path: Path, *, dialect: str | None, omega_0: float | None, hidden_omega: float | None, final: str | None,
-                 low: float | Sequence[float] | None, high: float | Sequence[float] | None, index: int | None,
-                 convention: str) -> SirenField:  # fmt: skip
-    """Build the field that a foreign file describes; None takes what the dialect says (see `SirenFormat.open`)."""
+def open_foreign(path: Path, dialect: str | None, told: Told) -> SirenField:
+    """Build the field that a foreign file describes (see `SirenFormat.open`).
+
+    Raises:
+        CannotOpen: the file is damaged, or of none of the dialects.
+    """
+    return _build(_read(path, dialect), dialect is None, told)
+
+
+def open_all_foreign(path: Path, dialect: str | None, told: Told, count: int) -> Iterator[SirenField]:
+    """Build the fields of a file that holds several, reading it once."""
+    read = _read(path, dialect)
+    return (_build(read, dialect is None, dataclasses.replace(told, index=index)) for index in range(count))
+
+
+def count_networks(probe: Probe) -> int:
+    """Return how many networks a foreign file holds, by its shapes."""
+    spoken = detect(probe.tensors, probe.scalars)
+    if spoken is None:
+        return 1
+    if spoken.name == "fit-a-nef":
+        shape = tuple(probe.tensors.get("params", ()))
+        return shape[0] if len(shape) == 2 else 1
+    found = spoken.layers.pairs(probe.tensors) if spoken.layers else None
+    shape = tuple(probe.tensors[found[0][0][0]]) if found else ()
+    return shape[0] if len(shape) == 3 else 1
+
+
+def _read(path: Path, dialect: str | None) -> Source:
+    probe = Probe(path)
     tensors = read_tensors(path)
-    spoken = _dialect(dialect, {name: tuple(value.shape) for name, value in tensors.items()})
-    pairs, has_readout = spoken.pairs({name: value.shape for name, value in tensors.items()})
-    layers = _select([(tensors[weight], tensors[bias]) for weight, bias in pairs], index)
-    dim, channels = layers[0][0].shape[1], layers[-1][0].shape[0]
-    domain = Box(*(_corner(given, default, dim) for given, default in ((low, spoken.low), (high, spoken.high))))
-    ranges = (spoken.ranges * channels)[:channels] if len(spoken.ranges) == 1 else spoken.ranges
-    axes = spoken.axes if dim == 2 else _AXES.get(dim)
-    if spoken.offset:
-        layers[-1] = (layers[-1][0], layers[-1][1] + spoken.offset)
-    ending = final or ("identity" if has_readout else "sine")
-    if convention == "image":
-        layers, axes, ranges = _as_image(layers, dim, axes, ranges, ending)
-    elif convention != "file":
-        raise errors.unknown_name("convention", convention, ("file", "image"))
-    field = SirenField(
-        domain, channels, [weight.shape[0] for weight, _ in layers[:-1]],
-        omega_0=spoken.omega_0 if omega_0 is None else omega_0,
-        hidden_omega=spoken.hidden_omega if hidden_omega is None else hidden_omega,
-        final=ending, normalize=False, axes=axes, channel_ranges=ranges if dim == 2 and len(ranges) == channels else None,
-    )  # fmt: skip
-    field = field.to(layers[0][0].dtype)
-    field.load_state_dict({f"layers.{i}.{kind}": value for i, pair in enumerate(layers)
-                           for kind, value in zip(("weight", "bias"), pair, strict=True)})  # fmt: skip
-    field.channel_names = _CHANNELS.get((dim, channels), ("sdf",) if (dim, channels) == (3, 1) else None)
-    told = {"final": final, "omega_0": omega_0, "hidden_omega": hidden_omega, "domain": high if high is not None else low}
-    field.assumed = _assumptions(spoken, field, named=dialect is not None, told=told)
-    return field
+    spoken = _dialect(dialect, {name: tuple(value.shape) for name, value in tensors.items()}, probe)
+    return Source(probe.path, tensors, probe.scalars, probe.sidecar, probe.sidecar_name, spoken, Assumptions(spoken.name), Told())
 
 
-def _dialect(name: str | None, shapes: dict[str, tuple[int, ...]]) -> Dialect:
+def _build(read: Source, is_detected: bool, told: Told) -> SirenField:
+    spoken = read.dialect
+    source = dataclasses.replace(read, told=told, assume=Assumptions(spoken.name))
+    if is_detected:
+        source.assume.note(f"dialect = {spoken.name} (by the names of the tensors)")
+    try:
+        module, function = spoken.reader.split(":")
+        parts = getattr(importlib.import_module(f"inrbridge_siren.{module}"), function)(source)
+        return _assemble(parts, source)
+    except errors.InrBridgeError:
+        raise
+    except (ValueError, ArithmeticError, LookupError, RuntimeError, TypeError, AttributeError, OSError) as error:
+        raise errors.CannotOpen(f"its contents do not fit together ({type(error).__name__}: {error}).") from error
+
+
+def _dialect(name: str | None, shapes: dict[str, tuple[int, ...]], probe: Probe) -> Dialect:
+    shown = ", ".join(list(shapes)[:4])
     if name is None:
-        found = detect(shapes)
+        found = detect(shapes, probe.scalars)
         if found is None:
             raise errors.CannotOpen(
-                f"its tensors ({', '.join(list(shapes)[:4])}, ...) fit none of the dialects {', '.join(DIALECTS)}; "
+                f"its tensors ({shown}, ...) fit none of the dialects {', '.join(DIALECTS)}; "
                 "rename them to net.0.weight, net.0.bias, ... or save the bare state dict of the network."
             )
         return found
     if name not in DIALECTS:
         raise errors.unknown_name("dialect", name, DIALECTS)
-    if DIALECTS[name].pairs(shapes) is None:
+    if not DIALECTS[name].fits(shapes, probe.scalars):
         raise errors.CannotOpen(
-            f'its tensors ({", ".join(list(shapes)[:4])}, ...) do not fit dialect "{name}" ({DIALECTS[name].source}); '
+            f'its tensors ({shown}, ...) do not fit dialect "{name}" ({DIALECTS[name].source}); '
             "leave the dialect out to have it found."
         )
     return DIALECTS[name]
 
 
-def _select(layers: list[tuple[Tensor, Tensor]], index: int | None) -> list[tuple[Tensor, Tensor]]:
-    """Take one network out of a stack of them, and lift half precision to single."""
-    if layers[0][0].ndim == 3:
-        count = len(layers[0][0])
-        if index is None or not 0 <= index < count:
-            raise errors.CannotOpen(
-                f"it holds a stack of {count} networks, got index {index}; open one with index=0..{count - 1}."
+def _assemble(parts: Parts, source: Source) -> SirenField:
+    spoken, told, assume, dim = source.dialect, source.told, source.assume, parts.coordinates
+    check_chain(parts.layers)
+    channels = parts.layers[-1][0].shape[0]
+    activation = assume.choose("activation", told.activation, "sine", kind=str)
+    if activation not in ACTIVATIONS:
+        raise errors.unknown_name("activation", activation, ACTIVATIONS)
+    omega_0, hidden_omega = _frequencies(parts, source) if activation == "sine" else (30.0, 30.0)
+    ending = spoken.final if parts.has_readout else "sine" if activation == "sine" else activation
+    final = assume.choose("final", told.final, ending, kind=str)
+    if final not in FINALS:
+        raise errors.unknown_name("final activation", final, FINALS)
+    domain = _domain(source, dim)
+    is_video = (spoken.name, dim, channels) == ("vsitzmann", 3, 3)
+    axes = spoken.axes if dim == 2 else ("t", "row", "column") if is_video else _AXES.get(dim)
+    ranges = spoken.ranges * channels if len(spoken.ranges) == 1 else spoken.ranges
+    ranges = ranges if len(ranges) == channels and (dim <= 2 or is_video) else None
+    if spoken.offset:
+        _map_values(parts, [1.0] * channels, [spoken.offset] * channels)
+    if told.convention == "image":
+        axes, ranges = _as_image(parts, axes, ranges, final)
+    elif told.convention != "file":
+        raise errors.unknown_name("convention", told.convention, ("file", "image"))
+    _note_meaning(source, dim, axes, ranges)
+    kind = torch.float64 if parts.layers[0][0].dtype == torch.float64 else torch.float32
+    field = SirenField(
+        domain, channels, [len(weight) for weight, _ in parts.layers[:-1]], omega_0=omega_0, hidden_omega=hidden_omega,
+        activation=activation, final=final, normalize=False, axes=axes, channel_ranges=ranges, **parts.encoding,
+    ).to(kind)  # fmt: skip
+    state = {f"layers.{i}.{name}": value for i, pair in enumerate(parts.layers)
+             for name, value in zip(("weight", "bias"), pair, strict=True)}  # fmt: skip
+    field.load_state_dict(state | {f"encoding.{name}": value for name, value in parts.features.items()})
+    single = (spoken.volume,) if spoken.volume else None
+    field.channel_names = _CHANNELS.get((dim, channels), single if (dim, channels) == (3, 1) else None)
+    if is_video:
+        field.channel_names = _CHANNELS[2, 3]
+    if parts.label is not None:
+        field.label = parts.label
+    _warn(field, parts, source)
+    field.assumed = assume.sentences
+    return field
+
+
+def _frequencies(parts: Parts, source: Source) -> tuple[float, float]:
+    """Return the frequencies of the first and the hidden sine layers; where hidden ones differ, the weights take them up."""
+    told, assume, spoken, dim = source.told, source.assume, source.dialect, parts.coordinates
+    omegas = parts.omegas
+    if omegas and told.omega_0 is None and told.hidden_omega is None:
+        hidden = omegas[1] if len(omegas) > 1 else omegas[0]
+        for i, omega in enumerate(omegas[2:], 2):
+            if omega != hidden:
+                weight, bias = parts.layers[i]
+                parts.layers[i] = (weight * (omega / hidden), bias * (omega / hidden))
+        return omegas[0], hidden
+    first = omegas[0] if omegas else spoken.default("omega_0", dim)
+    hidden = omegas[-1] if omegas else spoken.hidden_omega
+    return assume.choose("omega_0", told.omega_0, first), assume.choose("hidden_omega", told.hidden_omega, hidden)
+
+
+def _domain(source: Source, dim: int) -> Box:
+    spoken, told = source.dialect, source.told
+    low, high = spoken.default("low", dim), spoken.default("high", dim)
+    given = told.high
+    if told.size is not None:
+        if given is not None or spoken.name != "coin" or dim != 2:
+            raise errors.ConfigError(
+                f"Got size = {told.size}, expected it for COIN's images alone, and without `high`; give the corners instead."
             )
-        layers = [(weight[index], bias[index]) for weight, bias in layers]
-    elif index is not None:
-        raise errors.CannotOpen(f"it holds one network, got index {index}; leave the index out.")
-    dtype = layers[0][0].dtype if layers[0][0].dtype == torch.float64 else torch.float32
-    return [(weight.to(dtype), bias.to(dtype)) for weight, bias in layers]
+        given = _coin_corner(told.size)
+    if told.low is None and given is None:
+        source.assume.note(f"domain = [{low:g}, {high:g}]^{dim} (default of dialect {spoken.name})")
+        if spoken.name == "coin":
+            source.assume.note("on a picture that is not square COIN's columns leave [-1, 1]: tell size=[rows, columns]")
+    corners = [_corner(value, default, dim) for value, default in ((told.low, low), (given, high))]
+    if not all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(*corners, strict=True)):
+        raise errors.ConfigError(f"Got a domain from {corners[0]} to {corners[1]}, expected low < high.")
+    return Box(*corners)
+
+
+def _coin_corner(size: Sequence[int]) -> tuple[float, float]:
+    """Return the last pixel of COIN's coordinates: both axes are divided by the number of rows."""
+    try:
+        rows, columns = (int(value) for value in size)
+    except (TypeError, ValueError) as error:
+        raise errors.ConfigError(f"Got size = {size!r}, expected two whole numbers: rows and columns.") from error
+    if rows < 2 or columns < 2:
+        raise errors.ConfigError(f"Got size = {size!r}, expected at least two rows and columns.")
+    return 1.0, 2 * (columns - 1) / (rows - 1) - 1
 
 
 def _corner(given: float | Sequence[float] | None, default: float, dim: int) -> tuple[float, ...]:
     given = default if given is None else given
-    corner = (float(given),) * dim if isinstance(given, int | float) else tuple(float(value) for value in given)
+    try:
+        corner = (float(given),) * dim if isinstance(given, int | float) else tuple(float(value) for value in given)
+    except (TypeError, ValueError) as error:
+        raise errors.ConfigError(f"Got {given!r} as a corner of the domain, expected numbers.") from error
     if len(corner) != dim:
         raise errors.ShapeMismatch(
             f"Got a corner {corner} of the domain, expected {dim} numbers: the network takes {dim} coordinates."
@@ -95,44 +193,64 @@ def _corner(given: float | Sequence[float] | None, default: float, dim: int) -> 
     return corner
 
 
-def _as_image(layers: list[tuple[Tensor, Tensor]], dim: int, axes: tuple[str, str], ranges: Sequence, final: str):
-    """Fold the project's image convention into the outer layers: rows before columns, values in [0, 1]."""
-    if dim != 2 or len(ranges) != layers[-1][0].shape[0]:
+def _as_image(parts: Parts, axes: Sequence[str] | None, ranges: Sequence | None, final: str):
+    """Make the outer layers follow the project's image convention: rows before columns, values in [0, 1]."""
+    if parts.coordinates != 2 or ranges is None:
         raise errors.CannotOpen(
-            f"it takes {dim} coordinates to {layers[-1][0].shape[0]} values, expected an image of known range for "
-            'convention="image"; open it with convention="file".'
+            f"it takes {parts.coordinates} coordinates to {parts.layers[-1][0].shape[0]} values, expected an image of known "
+            'range for convention="image"; open it with convention="file".'
         )
-    (first, first_bias), (last, last_bias) = layers[0], layers[-1]
     if axes == ("x", "y"):
-        layers[0] = (first.flip(1), first_bias)
-    low, high = (last_bias.new_tensor([pair[end] for pair in ranges]) for end in (0, 1))
-    if final != "identity" and (low.any() or (high != 1).any()):
-        raise errors.CannotOpen(f'a final "{final}" hides the range of its values; open it with convention="file".')
-    layers[-1] = (last / (high - low)[:, None], (last_bias - low) / (high - low))
-    return layers, ("row", "column"), ((0.0, 1.0),) * len(ranges)
+        parts.swap_coordinates()
+    if any(tuple(pair) != (0.0, 1.0) for pair in ranges):
+        if final != "identity":
+            raise errors.CannotOpen(f'a final "{final}" hides the range of its values; open it with convention="file".')
+        scale = [1 / (high - low) for low, high in ranges]
+        _map_values(parts, scale, [-low * s for s, (low, _) in zip(scale, ranges, strict=True)])
+    return ("row", "column"), ((0.0, 1.0),) * len(ranges)
 
 
-def _assumptions(spoken: Dialect, field: SirenField, *, named: bool, told: dict) -> tuple[str, ...]:
+def _map_values(parts: Parts, scale: Sequence[float], offset: Sequence[float]) -> None:
+    weight, bias = parts.layers[-1]
+    factor = weight.new_tensor(scale)
+    parts.layers[-1] = (weight * factor[:, None], bias * factor + weight.new_tensor(offset))
+
+
+def _note_meaning(source: Source, dim: int, axes: Sequence[str] | None, ranges: Sequence | None) -> None:
+    spoken, assume = source.dialect, source.assume
     origin = f"default of dialect {spoken.name}"
-    facts = [] if named else [f"dialect = {spoken.name} (by the names of the tensors)"]
-    facts += [f"{name} = {getattr(field, name):g} ({origin})" for name in ("omega_0", "hidden_omega") if told[name] is None]
-    if told["final"] is None:
-        facts.append(f"final = {field.final} ({origin})")
-    if told["domain"] is None:
-        facts.append(f"domain = [{spoken.low:g}, {spoken.high:g}]^{field.domain.dim} ({origin})")
-    if field.channel_ranges:
-        facts.append(f"coordinates are ({', '.join(field.axes)}), values in {_spell(field.channel_ranges)} ({origin})")
-    facts += [spoken.note] if spoken.note else []
-    seen = estimate_omega(field)
-    if seen is not None and told["hidden_omega"] is None and seen != field.hidden_omega:
-        facts.append(
+    if ranges and axes:
+        assume.note(f"coordinates are ({', '.join(axes)}), values in {_spell(ranges)} ({origin})")
+    elif dim == 2 and axes:
+        assume.note(f"coordinates are ({', '.join(axes)}) ({origin})")
+    if dim > 3 and spoken.name == "vsitzmann":
+        assume.note("a value function of DeepReach: the first coordinate is time")
+    for note in spoken.notes:
+        assume.note(note)
+
+
+def _spell(ranges: Sequence[Sequence[float]]) -> str:
+    return ", ".join(f"[{low:.4g}, {high:.4g}]" for low, high in dict.fromkeys(tuple(pair) for pair in ranges))
+
+
+def _warn(field: SirenField, parts: Parts, source: Source) -> None:
+    """Add what the weights themselves say against the assumptions."""
+    seen = None if parts.is_modulated or field.activation != "sine" else estimate_omega(field)
+    if seen is not None and source.told.hidden_omega is None and abs(math.log(seen / abs(field.hidden_omega))) > math.log(5.5):
+        source.assume.note(
             f"the spread of the weights rather looks like hidden_omega = {seen:g}: check, and open with hidden_omega={seen:g}"
         )
-    return tuple(facts)
-
-
-def _spell(ranges: tuple[tuple[float, float], ...]) -> str:
-    return ", ".join(f"[{low:.4g}, {high:.4g}]" for low, high in dict.fromkeys(ranges))
+    if source.dialect.name == "lucidrains" and source.told.final is None:
+        low, high = field.domain.bounds
+        points = torch.cartesian_prod(*(torch.linspace(a, b, 12) for a, b in zip(low, high, strict=True)))
+        with torch.no_grad():
+            values = field(points.reshape(-1, field.domain.dim)) if field.domain.dim <= 3 else points.new_zeros(1)
+        outside = float(((values < -_SQUASHED) | (values > 1 + _SQUASHED)).float().mean())
+        if outside > 0.2:
+            source.assume.note(
+                f"{100 * outside:.0f} % of the values lie far outside [0, 1], as before a sigmoid: check, and open with "
+                "final=sigmoid"
+            )
 
 
 def estimate_omega(field: SirenField) -> float | None:
@@ -142,8 +260,9 @@ def estimate_omega(field: SirenField) -> float | None:
     widens them, so the guess serves a warning and nothing else.
     """
     spreads = [
-        math.sqrt(2 / w.shape[1]) / max(float(w.detach().std()), 1e-12) for w in (layer.weight for layer in field.layers[1:-1])
-    ]
+        math.sqrt(2 / w.shape[1]) / max(float(w.detach().std()), 1e-12)
+        for w in (layer.weight for layer in field.layers[1:-1]) if w.numel() > 1
+    ]  # fmt: skip
     if not spreads:
         return None
     return 30.0 if max(spreads) > 5.5 else 1.0
