@@ -94,13 +94,13 @@ class NgpFormat(Format):
              convention: str = "file", contraction: str | None = None, density_scale: float | None = None,
              appearance: str | None = None, levels: int | None = None, features: int | None = None,
              log2_table: int | None = None, base: int | None = None, finest: float | None = None, growth: float | None = None,
-             size: int | Sequence[int] | None = None, activation: str | None = None, dim: int | None = None,
-             channels: int | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
+             size: int | Sequence[int] | None = None, extra: Sequence[float] | None = None,
+             activation: str | None = None, dim: int | None = None, channels: int | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
         """Read a field that inrbridge or another code base wrote.
 
         Foreign files do not tell all that it takes to evaluate them. Their dialect is found by the names of the tensors, and
         what else is neither in the file nor in the configuration beside it is taken from the dialect and listed in the
-        field's `assumed`. The number of parameters is checked first.
+        field's `assumed`. The number of parameters is checked first. Each dialect takes those options that it needs.
 
         Args:
             dialect: name of the writer, see `inrbridge_ngp.dialects.DIALECTS`.
@@ -115,6 +115,7 @@ class NgpFormat(Format):
             levels, features, log2_table, base, finest, growth: of the grid, as in `build`; `finest` of instant-ngp is that
                 of the unit cube.
             size: height and width of the picture that an instant-ngp snapshot was trained on.
+            extra: values of a snapshot's extra inputs: (direction of light + 1) / 2, then the latents of an image.
             activation: of nerf2vec's and GMNeRF's networks.
             dim, channels: inputs and outputs of a vector of tiny-cuda-nn.
             evaluator: "torch", "tinycudann" or "auto".
@@ -127,7 +128,7 @@ class NgpFormat(Format):
         told = {"dialect": dialect, "low": low, "high": high, "extent": extent, "contraction": contraction,
                 "density_scale": density_scale, "appearance": appearance, "levels": levels, "features": features,
                 "log2_table": log2_table, "base": base, "finest": finest, "growth": growth, "size": size,
-                "activation": activation, "dim": dim, "channels": channels}  # fmt: skip
+                "extra": extra, "activation": activation, "dim": dim, "channels": channels}  # fmt: skip
         told |= {name: value for name, value in (("frame", frame), ("convention", convention)) if value != "file"}
         given = {name: value for name, value in told.items() if value is not None}
         if Probe(path).native:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _WRAPPERS = re.compile(
     r"^(state_dict|model_state_dict|model|module|_orig_mod|network|pipeline|_model|radiance_field_state_dict|radiance_field)\."
 )
+_BOX = ("low", "high")
+_GRID = ("base", "finest", "growth")
+_VECTOR = ("levels", "features", "log2_table", *_GRID)  # what the length of tiny-cuda-nn's vector does not tell alone
 _GMNERF_INPUTS = 144  # of the network alone: 24 octaves of three coordinates
 
 
@@ -24,13 +27,14 @@ class Dialect:
     """How one code base writes a field.
 
     `marks` are groups of names, one group of which is there entirely; `never` names are not. `reader` is "module:function"
-    in this package.
+    in this package; `options` are those of `NgpFormat.open` that it heeds.
     """
 
     name: str
     source: str
     reader: str
     marks: tuple[tuple[str, ...], ...]
+    options: tuple[str, ...]
     never: tuple[str, ...] = ()
 
     def fits(self, names: set[str]) -> bool:
@@ -41,7 +45,8 @@ class Dialect:
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        Dialect("instant-ngp", "github.com/NVlabs/instant-ngp", "snapshot:read_snapshot", (("snapshot.params_binary",),)),
+        Dialect("instant-ngp", "github.com/NVlabs/instant-ngp", "snapshot:read_snapshot", (("snapshot.params_binary",),),
+                ("frame", "convention", "finest", "growth", "size", "extra")),
         Dialect(
             "nerfstudio", "github.com/nerfstudio-project/nerfstudio: nerfacto, instant-ngp", "nerfstudio:read_nerfstudio",
             tuple(("field.aabb", f"field.{base}", f"field.{head}")
@@ -49,30 +54,35 @@ DIALECTS = {
                                "mlp_base.0.tcnn_encoding.params", "mlp_base.model.0.hash_table", "mlp_base_grid.hash_table",
                                "mlp_base.0.hash_table")
                   for head in ("mlp_head.params", "mlp_head.tcnn_encoding.params", "mlp_head.layers.0.weight")),
+            ("frame", *_BOX, "extent", "contraction", "density_scale", "appearance", *_VECTOR),
         ),
         Dialect(
             "nerfacc", "github.com/nerfstudio-project/nerfacc: NGPRadianceField of its examples", "trainers:read_nerfacc",
-            (("mlp_base.params", "mlp_head.params"),),
+            (("mlp_base.params", "mlp_head.params"),), (*_BOX, "extent", "contraction", *_VECTOR),
         ),
-        Dialect("ngp-pl", "github.com/kwea123/ngp_pl", "trainers:read_ngp_pl", (("xyz_encoder.params", "rgb_net.params"),)),
+        Dialect("ngp-pl", "github.com/kwea123/ngp_pl", "trainers:read_ngp_pl", (("xyz_encoder.params", "rgb_net.params"),),
+                (*_BOX, *_VECTOR)),
         Dialect(
             "torch-ngp", "github.com/ashawkey/torch-ngp", "trainers:read_torch_ngp",
             (("encoder.embeddings", "encoder.offsets", "sigma_net.0.weight", "color_net.0.weight", "aabb_train"),
              ("encoder.params", "sigma_net.params", "color_net.params", "aabb_train"),
              ("encoder.embeddings", "encoder.offsets", "backbone.0.weight")),
+            (*_BOX, *_VECTOR),
         ),
         Dialect(
             "hashnerf", "github.com/yashbhalgat/HashNeRF-pytorch", "trainers:read_hashnerf",
             tuple((f"{embeddings}embeddings.0.weight", f"{network}sigma_net.0.weight", f"{network}color_net.0.weight")
                   for embeddings in ("embed_fn_state_dict.", "")
                   for network in ("network_fine_state_dict.", "network_fn_state_dict.", "")),
+            (*_BOX, *_GRID),
         ),
         Dialect(
             "gmnerf", "github.com/CVLAB-Unibo: nerf2vec, GMNeRF", "trainers:read_gmnerf",
             (("mlp_base.params", "encoding.params"), ("mlp_base.params", "triplane"), ("mlp_base.params",)),
-            never=("mlp_head.params", "aabb", "direction_encoding.params"),
+            (*_BOX, "activation", *_VECTOR), never=("mlp_head.params", "aabb", "direction_encoding.params"),
         ),
-        Dialect("tcnn", "github.com/NVlabs/tiny-cuda-nn: one vector and its JSON", "snapshot:read_vector", (("params",),)),
+        Dialect("tcnn", "github.com/NVlabs/tiny-cuda-nn: one vector and its JSON", "snapshot:read_vector", (("params",),),
+                ("growth", "dim", "channels", "convention")),
     )
 }  # fmt: skip
 

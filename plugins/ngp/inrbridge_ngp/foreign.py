@@ -28,6 +28,7 @@ def open_foreign(path: Path, dialect: str | None, told: Told) -> NgpField:
     for name, value in read_tensors(path).items():
         tensors.setdefault(bare(name), value)
     spoken = _dialect(dialect, probe, tensors)
+    _check_options(told, spoken)
     assume = Assumptions(spoken.name, sidecar=probe.sidecar, sidecar_name=probe.sidecar_name)
     if dialect is None:
         assume.note(f"dialect = {spoken.name} (by the names of the tensors)")
@@ -37,7 +38,7 @@ def open_foreign(path: Path, dialect: str | None, told: Told) -> NgpField:
         _place(parts, source, spoken)
         field = _assemble(parts)
     except errors.ConfigError as error:
-        if told != Told():  # an option may be at fault
+        if told.names:  # an option may be at fault
             raise
         raise errors.CannotOpen(f"its contents do not fit together: {error}") from error
     except errors.InrBridgeError:
@@ -55,7 +56,7 @@ def _dialect(name: str | None, probe: Probe, tensors: dict) -> Dialect:
         if found is None:
             raise errors.CannotOpen(
                 f"its tensors ({shown}, ...) fit none of the dialects {', '.join(DIALECTS)}; a vector of tiny-cuda-nn needs "
-                "its configuration beside it, in a JSON file of the same name."
+                "its configuration beside it, named like the file with .config.json in place of its suffix, or config.json."
             )
         return found
     if name not in DIALECTS:
@@ -66,6 +67,15 @@ def _dialect(name: str | None, probe: Probe, tensors: dict) -> Dialect:
             "found."
         )
     return DIALECTS[name]
+
+
+def _check_options(told: Told, dialect: Dialect) -> None:
+    for name in told.names:
+        if name not in dialect.options:
+            raise errors.ConfigError(
+                f"Got {name} for a file of dialect {dialect.name}, which has no use for it; expected some of "
+                f"{', '.join(dialect.options)}."
+            )
 
 
 def _reader(dialect: Dialect):

@@ -19,6 +19,7 @@ OUTPUTS = {"sdf": 1, "image": 3, "volume": 4}
 NAMES = {"sdf": ("sdf",), "image": ("red", "green", "blue"), "volume": ("red", "green", "blue", "density")}
 FINEST = 2048.0  # lattice points over the unit cube, where the configuration does not tell
 MOST_SIDE = 2**17  # of a picture whose size is found by its parameters
+MOST_CASCADES = 8  # grids of occupied cells, each about twice the box of the one before
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def read_snapshot(source: Source) -> Parts:
     if mode not in DIMENSIONS:
         raise errors.CannotOpen(f'its mode is "{mode}", expected one of {", ".join(DIMENSIONS)}.')
     parameters = read_parameters(source)
+    _check_density_grid(source)
     encoding = read_encoding(Config(source.scalars, "encoding."), DIMENSIONS[mode], source.told, in_ngp=True)
     network = Network.of(Config(source.scalars, "network."))
     if mode == "nerf":
@@ -186,6 +188,18 @@ def read_snapshot(source: Source) -> Parts:
     else:
         source.assume.note("coordinates are those of the unit cube; colours are radiance, density is per voxel index")
     return parts
+
+
+def _check_density_grid(source: Source) -> None:
+    """Compare the length of the grid of occupied cells with its size; nothing is evaluated by it."""
+    blob, side = source.tensors.get("snapshot.density_grid_binary"), source.number("snapshot.density_grid_size")
+    if blob is None:
+        return
+    cells = 0 if side is None or side != int(side) else int(side) ** 3
+    if not cells or blob.numel() % (2 * cells) or not 1 <= blob.numel() // (2 * cells) <= MOST_CASCADES:
+        raise errors.CannotOpen(
+            f"its density grid has {blob.numel()} bytes, expected 2 for each of {cells} cells in 1 to {MOST_CASCADES} cascades."
+        )
 
 
 def _take_base(parts: Parts, vector: Tensor, encoding: Encoding, network: Network, spec: GridSpec | None, outputs: int) -> None:
@@ -241,20 +255,31 @@ def _read_nerf(source: Source, parameters: Tensor, encoding: Encoding, network: 
     _take_base(parts, torch.cat([density, table]), encoding, network, spec, outputs)
     layers = rgb.cut(colour, inputs, 3, padding=1.0)
     sizes = {"outputs": outputs, "pad": padded(outputs) - outputs, "front": front, "harmonics": degree**2, "extra": extra or 0,
-             "back": back, "constant": front + back}  # fmt: skip
+             "back": back, "constant": (extra or 0) + front + back}  # fmt: skip
     weight, bias = layers[0]
     columns = dict(zip(("outputs", "pad", "front", "harmonics", "extra", "back"),
                        weight.split([sizes[n] for n in ("outputs", "pad", "front", "harmonics", "extra", "back")], 1),
                        strict=True))  # fmt: skip
     ones = torch.cat([columns["front"], columns["back"]], 1)
-    merged = torch.cat([columns["harmonics"], columns["outputs"], ones], 1)
-    order = ("harmonics", "outputs") + (("constant",) if ones.shape[1] else ())
-    layers = colour_layers([(merged, bias), *layers[1:]], order, sizes, torch.ones(ones.shape[1]))
-    parts.add_network("colour", layers)
-    if extra:
-        source.assume.note(f"its {extra} extra inputs (latents of images, directions of light) are 0")
+    constant = torch.cat([_extra(source, extra or 0), torch.ones(ones.shape[1])])
+    merged = torch.cat([columns["harmonics"], columns["outputs"], columns["extra"], ones], 1)
+    order = ("harmonics", "outputs") + (("constant",) if len(constant) else ())
+    parts.add_network("colour", colour_layers([(merged, bias), *layers[1:]], order, sizes, constant))
     source.assume.note("colours are sRGB unless it was trained in linear ones")
     return parts
+
+
+def _extra(source: Source, count: int) -> Tensor:
+    """Return the values of the colour network's extra inputs."""
+    told = source.told.extra
+    if told is None:
+        if count:
+            source.assume.note(f"extra = 0 for its {count} extra inputs (direction of light, latents of images)")
+        return torch.zeros(count)
+    values = [float(value) for value in ([told] if isinstance(told, int | float) else told)]
+    if len(values) != count or not all(math.isfinite(value) for value in values):
+        raise errors.ConfigError(f"Got extra = {values}, expected {count} finite numbers.")
+    return torch.tensor(values)
 
 
 def _directions(source: Source, dataset: Config) -> tuple[int, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -35,9 +35,15 @@ class Told:
     finest: float | None = None
     growth: float | None = None
     size: int | Sequence[int] | None = None
+    extra: Sequence[float] | None = None
     activation: str | None = None
     dim: int | None = None
     channels: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The options that were given."""
+        return [option.name for option in fields(self) if getattr(self, option.name) is not option.default]
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,60 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def hashed_levels(u, tables, resolutions, upper=np.ceil):
+    """Levels that are all hashed, without half a step: u (n, 3), tables (rows, features) -> (n, levels features)."""
+    out = []
+    for table, resolution in zip(tables, resolutions, strict=True):
+        position = u.astype(np.float32) * np.float32(resolution)
+        floor = np.floor(position)
+        ends, w = (floor, upper(position) if upper is np.ceil else floor + 1), (position - floor).astype(np.float64)
+        total = np.zeros((len(u), table.shape[1]))
+        for corner in range(8):
+            bits = [corner >> d & 1 for d in range(3)]
+            weight = np.prod([w[:, d] if bit else 1 - w[:, d] for d, bit in enumerate(bits)], 0)
+            index = np.bitwise_xor.reduce([ends[bit][:, d].astype(np.int64) * PRIMES[d] for d, bit in enumerate(bits)])
+            total += weight[:, None] * table[index % len(table)]
+        out.append(total)
+    return np.concatenate(out, 1)
+
+
+def perceptron(x, layers, activation=lambda h: np.maximum(h, 0)):
+    """Linear layers (weight, bias or None) with an activation between them."""
+    for i, (weight, bias) in enumerate(layers):
+        x = (activation(x) if i else x) @ np.asarray(weight, np.float64).T + (0 if bias is None else np.asarray(bias, np.float64))
+    return x
+
+
+def rows_of(dim, levels, log2_table, base, growth, kind="hash"):
+    """Rows of all levels of tiny-cuda-nn's grid."""
+    total = 0
+    for level in range(levels):
+        power = np.float32(2.0 ** np.float64(np.float32(level) * np.float32(math.log2(np.float32(growth)))))
+        rows = -(-((math.ceil(np.float32(power * np.float32(base) - np.float32(1))) + 1) ** dim) // 8) * 8
+        total += {"hash": min(rows, 2**log2_table), "tiled": min(rows, base**dim), "dense": rows}[kind]
+    return total
+
+
+def count(inputs, outputs, width, layers):
+    """Parameters of tiny-cuda-nn's network."""
+    return width * (-(-inputs // 16) * 16) + (layers - 1) * width**2 + -(-outputs // 16) * 16 * width
+
+
+def numbers(size, seed, spread=1.0):
+    """Numbers that half precision holds exactly, float32."""
+    return (spread * np.random.default_rng(seed).standard_normal(size)).astype(np.float16).astype(np.float32)
+
+
+def places(n, low, high, seed=1):
+    """Points (n, 3) and directions (n, 3), float32."""
+    chance = np.random.default_rng(seed)
+    d = chance.standard_normal((n, 3))
+    return chance.uniform(low, high, (n, 3)).astype(np.float32), (d / np.linalg.norm(d, axis=1, keepdims=True)).astype(np.float32)
+
+
 @pytest.fixture
 def slow():
-    return SimpleNamespace(grid=grid, corners=corners, network=network, harmonics=harmonics, sigmoid=sigmoid)
+    return SimpleNamespace(
+        grid=grid, corners=corners, network=network, harmonics=harmonics, sigmoid=sigmoid, hashed_levels=hashed_levels,
+        perceptron=perceptron, rows_of=rows_of, count=count, numbers=numbers, places=places,
+    )  # fmt: skip

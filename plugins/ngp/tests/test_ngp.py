@@ -150,8 +150,9 @@ def test_first_and_second_derivatives(domain, channels, options):
         return field.evaluate_stack(fixed | dict(zip(names, tensors, strict=True)), coords)
 
     tensors = [fixed[name].clone().requires_grad_() for name in names]
-    assert torch.autograd.gradcheck(evaluate, (coords, *tensors))
-    assert torch.autograd.gradgradcheck(evaluate, (coords, *tensors), atol=1e-4)
+    # along random directions: all pairs of parameters would take minutes
+    assert torch.autograd.gradcheck(evaluate, (coords, *tensors), fast_mode=True)
+    assert torch.autograd.gradgradcheck(evaluate, (coords, *tensors), atol=1e-4, fast_mode=True)
 
 
 def test_contractions():
