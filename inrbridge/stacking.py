@@ -2,7 +2,8 @@
 
 A stack sorts its fields into groups of one class, architecture, domain and channels. A group is a template field and its
 state dicts stacked on axis 0, and is evaluated in one batched call; whatever cannot be stacked is asked field by field.
-Transforms around stackable fields are taken off and applied once for the group. The result equals the plain loop
+Transforms around stackable fields are taken off and applied once for the group; one that asks the field at several points for
+each of its own is applied to a few points at a time. The result equals the plain loop
 `torch.stack([field(coords) for field in fields])` up to rounding.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -187,12 +189,22 @@ class FieldStack:
             return torch.stack([self._ask_one(f, points) for f, points in zip(group.fields, asked, strict=True)])
         states = group.states if self.trainable else {name: value.detach() for name, value in group.states.items()}
         transforms, module = _unwrap(group.template)
-        for transform in transforms:
-            coords = transform.map_coords(coords)
-        values = evaluate_states(module, states, coords, memory=self.memory)
-        for transform in reversed(transforms):
-            values = transform.map_values(values)
-        return values
+
+        def ask(points: Tensor) -> Tensor:
+            for transform in transforms:
+                points = transform.map_coords(points)
+            values = evaluate_states(module, states, points, memory=self.memory)
+            for transform in reversed(transforms):
+                values = transform.map_values(values)
+            return values
+
+        expansion = math.prod(transform.expansion for transform in transforms)
+        if expansion == 1:
+            return ask(coords)
+        # The points that stand for one, and their values, are held together before they are reduced.
+        numbers = expansion * len(group.positions) * (module.channels + module.domain.dim)
+        chunk = max(1, self.memory // (4 * numbers * coords.element_size()))
+        return torch.cat([ask(part) for part in coords.split(chunk, dim=-2)], dim=-2)
 
     def _ask_one(self, field: Field, coords: Tensor) -> Tensor:
         transforms, inner = _unwrap(field)

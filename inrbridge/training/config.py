@@ -38,12 +38,26 @@ class DataConfig:
         metadata={"help": 'common domain, e.g. {type = "box", low = [-1, -1], high = [1, 1]}; {} takes the store\'s own'},
     )
     channels: tuple[str, ...] = _key((), "common channels by name; [] takes the store's own")
+    crop: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": 'corners of the part that is seen, by format, e.g. {ngp = [[-1, -1, 0], [1, 1, 2]]}; "*" is all others'
+        },
+    )
     axes: dict = field(
-        default_factory=dict, metadata={"help": "coordinates to keep by format, e.g. {plenoxels = [0, 1]} for planar slices"}
+        default_factory=dict,
+        metadata={
+            "help": 'coordinates to keep, by format, e.g. {plenoxels = [0, 1]} for planar slices, {"*" = ["x", "-z", "y"]}'
+        },
     )
     at: dict = field(
         default_factory=dict, metadata={"help": "where the others are held, by format, e.g. {plenoxels = [0, 0, 0.5]}"}
     )
+    directions: int | tuple[float, ...] = _key(
+        0, "of view, for radiance fields: how many to average over, or one to look along, e.g. [0, 0, 1]; 0: not said"
+    )
+    length: float = _key(0.0, "path over which density is felt as occupancy; 0: 1/16 of the domain's side")
+    ramp: float = _key(0.0, "thickness of the shell where signed distance becomes occupancy; 0: a step")
     batch_size: int = _key(64, "fields in a minibatch, over all processes together")
 
 
@@ -260,10 +274,13 @@ def _plain(value):
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    points, optimizer, augment, run = config.points, config.optimizer, config.augment, config.run
+    data, points, optimizer, augment, run = config.data, config.points, config.optimizer, config.augment, config.run
     rules = [
         ("task", config.task, config.task in ("classification", "regression"), '"classification" or "regression"'),
-        ("data.batch_size", config.data.batch_size, config.data.batch_size >= 1, "at least 1"),
+        ("data.batch_size", data.batch_size, data.batch_size >= 1, "at least 1"),
+        ("data.directions", data.directions, _are_directions(data.directions), "a number of directions, or three numbers"),
+        ("data.length", data.length, data.length >= 0, "0 or more"),
+        ("data.ramp", data.ramp, data.ramp >= 0, "0 or more"),
         ("points.n", points.n, points.sizes and min(points.sizes) >= 1, "whole numbers of at least 1"),
         ("points.sampler", points.sampler, bool(points.samplers), "at least one sampler"),
         ("points.pool", points.pool, points.pool >= 0, "0 or more"),
@@ -291,3 +308,7 @@ def _check_ranges(config: TrainConfig) -> None:
     for key, value, holds, expected in rules:
         if not holds:
             raise ConfigError(f'Got {value!r} for "{key}", expected {expected}; change it in the file or with --set {key}=...')
+
+
+def _are_directions(value: int | tuple[float, ...]) -> bool:
+    return value >= 0 if isinstance(value, int) else len(value) == 3 and any(value)

@@ -28,7 +28,7 @@ from inrbridge.training.evaluating import check_measurable, measure
 from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
 from inrbridge.training.points import PointSource, SampleCache, evaluation_points
-from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run
+from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run, view_of
 from inrbridge.training.seeding import derive, generator
 from inrbridge.training.tasks import Batch, get_task
 from inrbridge.training.tracking import JsonLines, TensorBoard, Tracker
@@ -265,7 +265,7 @@ class _Run:
             task=self.task.name,
             channels=list(self.train_set.channels),
             class_names=self.class_names or [str(i) for i in range(self.task.outputs(self.train_set))],
-            view={"ranges": _plain(self.train_set.ranges), "axes": self.config.data.axes, "at": self.config.data.at},
+            view=view_of(self.train_set, self.config.data).to_json(),
             points=self.eval_points,
             formats=self.formats,
             metrics={name: value for name, value in metrics.items() if name != "confusion"},
@@ -273,10 +273,6 @@ class _Run:
             command=command,
             steps=self.total,
         )
-
-
-def _plain(ranges: Mapping) -> dict:
-    return {name: list(ends) for name, ends in ranges.items()}
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Card:
     task: str
     channels: list[str]
     class_names: list[str]
-    view: dict = field(default_factory=dict)  # `ranges`, `axes` and `at` with which fields are aligned
+    view: dict = field(default_factory=dict)  # of data.View: how fields are aligned
     points: dict = field(default_factory=dict)  # sampler, n, seed of its evaluation
     formats: dict = field(default_factory=dict)  # name -> distribution and version, of the fields it learned from
     metrics: dict = field(default_factory=dict)

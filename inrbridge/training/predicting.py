@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from inrbridge.data import align
+from inrbridge.data.view import View
 from inrbridge.errors import ConfigError, InrBridgeError
 from inrbridge.field import Field
 from inrbridge.io import open_field
@@ -76,6 +77,5 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
 def _prepared(item, format: str | None, card: Card) -> Field:
     """Open a file and align the field as the fields of the training set were."""
     field = open_field(item, format) if isinstance(item, str | Path) else item
-    own = getattr(field, "format", None)
-    cut = {name: card.view[name][own] for name in ("axes", "at") if own in card.view.get(name, {})}
-    return align(field, card.domain, card.channels, ranges=card.view.get("ranges"), **cut)
+    view = View.from_json(card.view).of(getattr(field, "format", None))
+    return align(field, card.domain, card.channels, **view)

@@ -1,11 +1,13 @@
+import math
+
 import pytest
 import torch
 
 from inrbridge import FunctionField
 from inrbridge.data import align
-from inrbridge.data.alignment import canonical_channels
+from inrbridge.data.channels import canonical_channels
 from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
-from inrbridge.errors import CannotAlign
+from inrbridge.errors import CannotAlign, ConfigError
 from inrbridge.field import query
 
 
@@ -105,6 +107,65 @@ def test_colours_and_gray_are_made_of_each_other():
         align(colours(["sdf"]), channels="gray")
     with pytest.raises(CannotAlign, match="no channel names"):
         align(rgb, channels=[])
+
+
+SCENES = {
+    "sdf": (["sdf"], [-0.2]),
+    "occupancy": (["occ"], [0.75]),
+    "density": (["sigma"], [3.0]),
+    "rgb and density": (["red", "green", "blue", "density"], [0.1, 0.2, 0.3, 3.0]),
+    "rgb and sdf": (["red", "green", "blue", "sdf"], [0.1, 0.2, 0.3, -0.2]),
+    "alpha": (["alpha"], [0.75]),
+}  # fmt: skip
+MADE = {"sdf": 0.9, "density": 1 - math.exp(-3.0 * 0.5), "occupancy": 0.75, "alpha": 0.75}  # with length 0.5 and ramp 0.5
+
+
+@pytest.mark.parametrize("wanted", ["occupancy", "alpha"])
+@pytest.mark.parametrize(("names", "values"), SCENES.values(), ids=SCENES)
+def test_occupancy_and_alpha_are_made_of_what_says_where_matter_is(names, values, wanted):
+    field = FunctionField(
+        lambda x: torch.tensor(values).to(x).expand(*x.shape[:-1], -1), Box.centered(3), len(names), tuple(names)
+    )
+    seen = align(field, channels=[wanted], length=0.5, ramp=0.5)
+    source = canonical_channels(names)[-1]
+    assert seen.channel_names == (wanted,) and value(seen) == pytest.approx([MADE[source]])
+    assert value(align(field, channels=[wanted])) == pytest.approx(
+        [{"sdf": 1.0, "density": 1 - math.exp(-3 / 8)}.get(source, 0.75)]
+    )
+    if len(names) > 1:
+        both = align(field, channels=["rgb", wanted, "gray"], length=0.5, ramp=0.5)
+        assert value(both) == pytest.approx([0.1, 0.2, 0.3, MADE[source], 0.299 * 0.1 + 0.587 * 0.2 + 0.114 * 0.3])
+    kept = align(field, channels=[source, wanted], length=0.5, ramp=0.5)
+    assert value(kept) == pytest.approx([values[-1], MADE[source]])
+
+
+def test_what_no_matter_is_made_of_is_refused():
+    for wanted, names in (("sdf", ["density"]), ("density", ["occupancy"]), ("sdf", ["occupancy"]), ("occupancy", ["gray"])):
+        with pytest.raises(CannotAlign, match=f'"{wanted}" cannot be made'):
+            align(colours(names), channels=[wanted])
+    for wrong in ({"length": 0.0}, {"length": -1.0}, {"ramp": -0.1}, {"length": math.nan}):
+        with pytest.raises(ConfigError, match="length"):
+            align(colours(["density"]), channels="occupancy", **wrong)
+
+
+def test_length_and_ramp_are_of_the_new_domain():
+    ball = FunctionField(lambda x: x.norm(dim=-1, keepdim=True) - 1, Box.centered(3, 2.0), 1, ("sdf",))
+    x = torch.tensor([[0.45, 0.0, 0.0], [0.5, 0, 0], [0.55, 0, 0], [0.7, 0, 0]])
+    torch.testing.assert_close(align(ball, Box.centered(3), "occupancy", ramp=0.2)(x)[:, 0], torch.tensor([0.75, 0.5, 0.25, 0.0]))
+    torch.testing.assert_close(align(ball, Box.centered(3), "occupancy")(x)[:, 0], torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    fog = FunctionField(lambda x: torch.full_like(x[..., :1], 2.0), Box.centered(3, 2.0), 1, ("density",))
+    expected = 1 - math.exp(-2.0 * 2 * 0.25)  # as far as 0.5 in the field's own units
+    assert value(align(fog, Box.centered(3), "occupancy", length=0.25)) == pytest.approx([expected])
+
+
+def test_occupancy_has_slopes():
+    x = (0.9 * torch.rand(5, 3, dtype=torch.float64)).requires_grad_()
+    bump = FunctionField(lambda x: 3 * torch.cos(x).prod(-1, keepdim=True), Box.centered(3), 1, ("density",))
+    assert torch.autograd.gradcheck(align(bump, channels="occupancy"), x)
+    ball = FunctionField(lambda x: x.norm(dim=-1, keepdim=True) - 0.8, Box.centered(3), 1, ("sdf",))
+    assert torch.autograd.gradcheck(align(ball, channels="occupancy", ramp=3.0), x)
+    (slope,) = torch.autograd.grad(align(ball, channels="occupancy")(x).sum(), x)
+    assert slope.eq(0).all()  # a step: none but at the surface
 
 
 def test_channels_without_names_are_taken_in_order():

@@ -134,19 +134,29 @@ def test_shared_channels(tmp_path):
 
 
 def test_ranges_are_those_of_the_first_that_knows(tmp_path):
-    fields = [grid(0, names=("density",)), grid(1, names=("density",), ranges=((0.0, 1.0),)),
-              grid(2, names=("density",), ranges=((0.0, 100.0),))]  # fmt: skip
+    fields = [grid(0, names=("heat",)), grid(1, names=("heat",), ranges=((0.0, 1.0),)),
+              grid(2, names=("heat",), ranges=((0.0, 100.0),))]  # fmt: skip
     path = write(tmp_path / "s", fields)
     x = torch.rand(5, 2)
     dataset = FieldDataset(path)
-    assert dataset.ranges == {"density": (0.0, 1.0)}
+    assert dataset.ranges == {"heat": (0.0, 1.0)}
     factors = torch.tensor([1.0, 1.0, 0.01])[:, None, None]
     order = [dataset.names.index(f"f{i}") for i in range(3)]
     torch.testing.assert_close(dataset.stack(order)(x), loop(fields, x) * factors)
-    raised = FieldDataset(path, ranges={"density": (0.0, 10.0)})
+    raised = FieldDataset(path, ranges={"heat": (0.0, 10.0)})
     torch.testing.assert_close(raised.stack(order)(x), loop(fields, x) * factors * torch.tensor([1.0, 10, 10])[:, None, None])
     signed = write(tmp_path / "t", [grid(0, ranges=((-1.0, 1.0),))])
     torch.testing.assert_close(FieldDataset(signed).field(0)(x), (grid(0)(x) + 1) / 2)
+
+
+def test_density_keeps_its_unit_whatever_ranges_others_state(tmp_path):
+    fields = [grid(1, names=("density",), ranges=((0.0, 1.0),)), grid(2, names=("density",), ranges=((0.0, 100.0),))]
+    dataset = FieldDataset(write(tmp_path / "s", fields))
+    x = torch.rand(5, 2)
+    order = [dataset.names.index(f"f{i}") for i in range(2)]
+    torch.testing.assert_close(dataset.stack(order)(x), loop(fields, x))
+    asked = FieldDataset(tmp_path / "s", ranges={"density": (0.0, 10.0)}).stack(order)(x)
+    torch.testing.assert_close(asked, loop(fields, x) * torch.tensor([10, 0.1])[:, None, None])
 
 
 def test_labels(tmp_path):
