@@ -92,6 +92,10 @@ class MissingDependency(InrBridgeError, ImportError):
     """An optional package that the asked-for work needs."""
 
 
+class LeftOut(UserWarning):
+    """Files of a folder that do not open; the others are used."""
+
+
 class SupportTooNarrow(UserWarning):
     """A kernel narrower than the spacing of the points: the layer acts pointwise only."""
 

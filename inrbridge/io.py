@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,19 +63,58 @@ def open_field(path: str | Path, format: str | None = None, **options) -> Field:
         CannotOpen: the file is damaged, or the format failed on it.
         ConfigError: the format has no such option.
     """
+    probe, chosen = _choose(path, format, options)
+    with _blamed(probe, chosen):
+        field = chosen.open(probe.path, **options)
+    return _checked(field, chosen, "open")
+
+
+def open_fields(path: str | Path, format: str | None = None, **options) -> Iterator[Field]:
+    """Open every field of a file that may hold several, one after the other; `open_field(path, index=i)` opens one of them.
+
+    Raises:
+        InrBridgeError: as for `open_field`; those before it were given.
+    """
+    probe, chosen = _choose(path, format, options)
+    with _blamed(probe, chosen):
+        fields = iter(chosen.open_all(probe.path, options))
+    while True:
+        with _blamed(probe, chosen):
+            field = next(fields, None)
+        if field is None:
+            return
+        yield _checked(field, chosen, "open")
+
+
+def count_fields(probe: Probe, format: Format) -> int:
+    """Return how many fields a file holds.
+
+    Raises:
+        CannotOpen: the format cannot tell.
+    """
+    with _blamed(probe, format):
+        return int(format.count(probe))
+
+
+def _choose(path: str | Path, format: str | None, options: Mapping[str, object]) -> tuple[Probe, Format]:
     probe = look(path)
     chosen = get_format(format if format is not None else identify_probe(probe))
     check_options(chosen, "open", options)
-    title = f"Cannot open {probe.path} as {_signed(chosen)}"
+    return probe, chosen
+
+
+@contextlib.contextmanager
+def _blamed(probe: Probe, format: Format) -> Iterator[None]:
+    """Tell what a format raises over a file with path, format, distribution and version."""
+    title = f"Cannot open {probe.path} as {_signed(format)}"
     if probe.damage:
         raise CannotOpen(f"{title}: {probe.damage}; copy or download it again.")
     try:
-        field = chosen.open(probe.path, **options)
+        yield
     except ConfigError:
         raise
     except Exception as error:
         raise CannotOpen(f"{title}: {_reason(error)}") from error
-    return _checked(field, chosen, "open")
 
 
 def identify(path: str | Path) -> str:

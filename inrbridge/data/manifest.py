@@ -3,7 +3,7 @@
     {"inrbridge_store": 1, "class_names": [..] or null,
      "architectures": {id: {format, options, domain, channels, channel_names, channel_ranges, tensors}},
      "shards": [{file, architecture, rows, bytes, sha256}],
-     "items": [{name, shard, row, label, split, psnr}]}
+     "items": [{name, shard, row, label, split, psnr, digest}]}
 
 A manifest of a newer version is refused; keys that this version does not know are kept as they are.
 """
@@ -108,11 +108,12 @@ class Item:
     label: Label = None
     split: str | None = None
     psnr: float | None = None
+    digest: str | None = None  # of the file it was packed from: packing again tells it from another file of the same name
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         data = {"name": self.name, "shard": self.shard, "row": self.row}
-        optional = {"label": self.label, "split": self.split, "psnr": self.psnr}
+        optional = {"label": self.label, "split": self.split, "psnr": self.psnr, "digest": self.digest}
         return data | {name: value for name, value in optional.items() if value is not None} | dict(self.extra)
 
     @classmethod
@@ -124,7 +125,10 @@ class Item:
         if not isinstance(known.get("split"), str | None):
             raise TypeError(f"item {known['name']!r} must have a text as split")
         psnr = None if psnr is None else float(psnr)
-        return cls(known["name"], int(known["shard"]), int(known["row"]), label, known.get("split"), psnr, extra)
+        if not isinstance(known.get("digest"), str | None):
+            raise TypeError(f"item {known['name']!r} must have a text as digest")
+        place = (known["name"], int(known["shard"]), int(known["row"]))
+        return cls(*place, label, known.get("split"), psnr, known.get("digest"), extra)
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from inrbridge.container import native_header
-from inrbridge.data.manifest import FILE, Architecture, Item, Label, Manifest, Shard, is_label, replace_file
-from inrbridge.data.store import DTYPE_NAMES, Store, checksum, shorten
-from inrbridge.errors import CannotSave, NotFinite, ShapeMismatch, StoreError
-from inrbridge.field import Field
-from inrbridge.transforms import Transform, channel_ranges
+from inrbridge.data.describing import architecture_of, check_finite, shorten
+from inrbridge.data.manifest import FILE, Item, Label, Manifest, Shard, is_label, replace_file
+from inrbridge.data.store import Store, checksum
+from inrbridge.errors import ShapeMismatch, StoreError
+from inrbridge.field import Field, Stackable
 
 SHARD_BYTES = 256 * 2**20
 
@@ -75,6 +73,7 @@ class StoreWriter:
         if class_names is not None:
             self._manifest.class_names = tuple(map(str, class_names))
         self.names: set[str] = {item.name for item in self._manifest.items}
+        self._digests = {item.name: item.digest for item in self._manifest.items}
         self._waiting: dict[str, _Waiting] = {}  # by architecture
         self._written_classes = None if self._text is None else self._manifest.class_names
 
@@ -92,7 +91,12 @@ class StoreWriter:
     def __len__(self) -> int:
         return len(self.names)
 
-    def add(self, field: Field, *, name: str, label: Label = None, split: str | None = None, psnr: float | None = None) -> None:
+    def digest_of(self, name: str) -> str | None:
+        """Return the checksum of the file that a field came from, which was in the store when this writer opened it."""
+        return self._digests.get(name)
+
+    def add(self, field: Field, *, name: str, label: Label = None, split: str | None = None, psnr: float | None = None,
+            digest: str | None = None) -> None:  # fmt: skip
         """Add one field.
 
         Args:
@@ -100,15 +104,17 @@ class StoreWriter:
             label: class name or number; for a regression a real number or a list of them.
             split: "train", "test", or any other word.
             psnr: how closely the field follows its signal, in dB, where known.
+            digest: checksum of the file it came from, where it came from one.
 
         Raises:
             CannotSave: the field cannot be built anew from a state.
             NotFinite: its parameters are damaged.
             StoreError: the name is taken, or the label is neither text nor number.
         """
-        header = _described(field)
+        if not isinstance(field, Stackable):
+            architecture_of(field, {})  # says what it lacks
         states = {key: value.detach()[None] for key, value in field.state_dict().items()}
-        self._add(field, header, states, [name], [label], [split], [psnr])
+        self._add(field, states, [name], [label], [split], [psnr], [digest])
 
     def add_states(
         self,
@@ -121,7 +127,7 @@ class StoreWriter:
         psnrs: Sequence[float | None] | Tensor | None = None,
     ) -> None:
         """Add b fields of one architecture at once: the template and its state dict stacked on axis 0 (b, ...)."""
-        header, b = _described(template), len(names)
+        b = len(names)
         found = {key: tuple(value.shape) for key, value in states.items()}
         expected = {key: (b, *value.shape) for key, value in template.state_dict().items()}
         columns = {
@@ -134,9 +140,9 @@ class StoreWriter:
                 f"Got {b} names, {', '.join(f'{len(column)} {what}' for what, column in columns.items())} and the states "
                 f"{shorten(map(str, found.items()))}, expected one of each, and the states {shorten(map(str, expected.items()))}."
             )
-        self._add(template, header, states, list(names), *columns.values())
+        self._add(template, states, list(names), *columns.values(), [None] * b)
 
-    def _add(self, field: Field, header: dict, states: Mapping[str, Tensor], names, labels, splits, psnrs) -> None:
+    def _add(self, field: Field, states: Mapping[str, Tensor], names, labels, splits, psnrs, digests) -> None:
         states = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in states.items()}
         self._check_names(names)
         for name, label, split in zip(names, labels, splits, strict=True):
@@ -144,30 +150,13 @@ class StoreWriter:
                 raise StoreError(f'Got the split {split!r} for "{name}", expected a text or None.')
             if not is_label(label):
                 raise StoreError(f'Got the label {label!r} for "{name}", expected a text, finite numbers, or None.')
-        sound = torch.stack([value.isfinite().flatten(1).all(1) for value in states.values()]).all(0)
-        if not bool(sound.all()):
-            bad = [name for name, is_sound in zip(names, sound.tolist(), strict=True) if not is_sound]
-            raise NotFinite(f"The parameters of {shorten(bad)} are NaN or infinite; fit them again with a lower learning rate.")
-        architecture = Architecture(
-            header["format"],
-            header["architecture"],
-            header["domain"],
-            header["channels"],
-            tuple(header["channel_names"]),
-            channel_ranges(field),
-            {key: (DTYPE_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape[1:])) for key, value in states.items()},
-        )
-        try:
-            json.dumps(architecture.to_json(), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise CannotSave(
-                f"The architecture of a {type(field).__name__} is no JSON ({error}), expected numbers, texts and lists."
-            ) from error
+        check_finite(names, states)
+        architecture = architecture_of(field, states)
         name_of = self._manifest.add_architecture(architecture)
         for start in range(0, len(names), self.shard_items):
             rows = slice(start, start + self.shard_items)
-            columns = zip(names[rows], labels[rows], splits[rows], psnrs[rows], strict=True)
-            records = [{"name": n, "label": label, "split": split, "psnr": _finite(psnr)} for n, label, split, psnr in columns]
+            columns = {"name": names, "label": labels, "split": splits, "psnr": [_finite(p) for p in psnrs], "digest": digests}
+            records = [dict(zip(columns, row, strict=True)) for row in zip(*(c[rows] for c in columns.values()), strict=True)]
             waiting = self._waiting.setdefault(name_of, _Waiting())
             waiting.append({key: value[rows] for key, value in states.items()}, records)
             self.names.update(names[rows])
@@ -237,16 +226,6 @@ class StoreWriter:
                 f"{path} was changed by another writer since this one opened it, expected one writer at a time; "
                 "write to folders of your own, or open a new StoreWriter and add again."
             )
-
-
-def _described(field: Field) -> dict:
-    """Return the native header of a field; a store holds fields as they are, not seen through a transform."""
-    if isinstance(field, Transform):
-        raise CannotSave(
-            f"Got a field seen through {type(field).__name__}, expected the field itself: store `field.inner`; "
-            "a FieldDataset aligns domain and channels when it reads."
-        )
-    return native_header(field)
 
 
 def _finite(psnr: float | None) -> float | None:

@@ -3,8 +3,9 @@ import torch
 
 from inrbridge import GridField, save_field
 from inrbridge.data import Store, pack
+from inrbridge.data.packing import PACKED_ALREADY
 from inrbridge.domains import Box
-from inrbridge.errors import CannotOpen, InrBridgeError, MissingFile, ShapeMismatch, StoreError
+from inrbridge.errors import CannotOpen, InrBridgeError, MissingFile, ShapeMismatch
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +42,9 @@ def test_names_labels_and_splits_follow_the_folders(folder):
         for number, (split, label, name) in enumerate((s, c, n) for s in ("train", "test") for c in ("cat", "dog") for n in "ab")
     }
     assert table(store) == expected
-    with pytest.raises(StoreError, match="names"):
-        pack(folder, folder / "packed")  # the store itself is passed over, its items are there already
+    skipped = []
+    again = pack(folder, folder / "packed", on_skip=lambda path, why: skipped.append(why))
+    assert table(again) == expected and skipped == [PACKED_ALREADY] * 8  # and the store itself is passed over
     files = sorted((folder / "train").rglob("*.safetensors"))
     assert table(pack(files, folder / "other")) == {
         "cat/a": ("cat", None, 0), "cat/b": ("cat", None, 1), "dog/a": ("dog", None, 2), "dog/b": ("dog", None, 3),

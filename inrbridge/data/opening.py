@@ -1,0 +1,93 @@
+"""Floor 7: open the files of a dataset: who claims one, how many fields it holds, and each of them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from inrbridge.data.sources import Source
+from inrbridge.errors import (
+    AmbiguousFormat,
+    CannotOpen,
+    CannotSave,
+    ConfigError,
+    NotFinite,
+    PluginError,
+    UnknownName,
+    did_you_mean,
+)
+from inrbridge.field import Field
+from inrbridge.formats import Format
+from inrbridge.io import count_fields, identify_probe, look, open_field, open_fields
+from inrbridge.plugins import all_formats, get_format
+
+# what a single file can be guilty of; a full disk or a wrong pattern is no reason to go on with the next file
+OPENING_ERRORS = (AmbiguousFormat, CannotOpen, CannotSave, ConfigError, NotFinite, PluginError, UnknownName)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A file, the format that opens it, how many fields it holds, and the options to open it with."""
+
+    path: Path
+    format: str
+    count: int
+    options: Mapping[str, object]
+
+    @property
+    def indices(self) -> list[int | None]:
+        """The numbers of its fields; [None] for a file of one."""
+        return [None] if self.count == 1 else list(range(self.count))
+
+    def options_of(self, index: int | None) -> dict[str, object]:
+        """Return the options that open one of its fields."""
+        return {**self.options, **({} if index is None else {"index": index})}
+
+    def fields(self, among: list[int | None] | None = None) -> Iterator[tuple[int | None, Field]]:
+        """Open its fields in turn, all of them or those of some numbers."""
+        indices = self.indices if among is None else among
+        if len(indices) == self.count > 1:
+            yield from enumerate(open_fields(self.path, self.format, **self.options))
+            return
+        for index in indices:
+            yield index, open_field(self.path, self.format, **self.options_of(index))
+
+
+def claim(source: Source, format: str | None, options: Mapping[str, object]) -> Claimed | None:
+    """Ask who opens a file; None: no installed format recognizes it, and it was not named by the caller.
+
+    Args:
+        format: of all files; None asks every format.
+        options: for `open`; each format takes those that it has, unless `format` is given, which must have all.
+
+    Raises:
+        InrBridgeError: the file is damaged, or claimed by several formats; or it was named, and no format recognizes it.
+    """
+    probe = look(source.path)
+    name = format
+    if name is None:
+        try:
+            name = identify_probe(probe)
+        except UnknownName:
+            if source.is_named:
+                raise
+            return None
+    chosen = get_format(name)
+    known = chosen.options("open")
+    mine = dict(options) if format is not None else {key: value for key, value in options.items() if key in known}
+    count = 1 if "index" in mine else count_fields(probe, chosen)
+    return Claimed(source.path, name, count, mine)
+
+
+def check_any_has(options: Mapping[str, object], format: str | None) -> None:
+    """Raise ConfigError for an option that no format has which may open the files."""
+    formats: list[Format] = all_formats() if format is None else [get_format(format)]
+    known = {name for each in formats for name in each.options("open")}
+    for name in options:
+        if name not in known:
+            whose = f'Format "{format}" has' if format is not None else "No installed format has"
+            raise ConfigError(
+                f'{whose} no option "{name}" of `open`; expected among: {", ".join(sorted(known)) or "none"}.'
+                f"{did_you_mean(name, known)}"
+            )
