@@ -7,20 +7,25 @@ tell nothing of the format they came from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from inrbridge.data.alignment import RANGES, Range, align, canonical_channels, is_unnamed, taken_in_order
+from inrbridge.data.alignment import align
+from inrbridge.data.channels import PHYSICAL, RANGES, Range, are_matter, canonical_channels, is_unnamed, taken_in_order
 from inrbridge.data.describing import shorten
 from inrbridge.data.field_set import FieldSet
 from inrbridge.data.loose import open_store
+from inrbridge.data.placing import Axis, Corners, Directions, positions_of
+from inrbridge.data.view import View
 from inrbridge.domains import Box, Domain
 from inrbridge.errors import CannotAlign, StoreError, did_you_mean
 from inrbridge.field import Field
 from inrbridge.stacking import FieldStack, Group
+from inrbridge.transforms import has_directions
 
 
 class FieldDataset:
@@ -31,10 +36,14 @@ class FieldDataset:
         split: only items of this split.
         formats, exclude_formats: only items of these formats, or of all others.
         domain: where all fields are seen. None: the domain of the store's first architecture, which others reach if all are
-            boxes of one dimension.
+            boxes of one dimension; without directions of view where some fields have none, where `directions` says how to
+            take them off, and where none of the channels asked for depends on them.
         channels: names of the channels, "rgb" for the colours. None: those that all fields share.
-        ranges: range of values by channel name. None: colours in [0, 1], else what the first architecture that knows says.
-        axes, at: by format name, which coordinates are kept, in the order of the dataset's, and where the others are held.
+        ranges: range of values by channel name. None: colours in [0, 1], else what the first architecture that knows says;
+            density and signed distance keep their units.
+        crop, axes, at: by format name ("*" for all others), or alone for all formats: the corners of the part that is seen,
+            which coordinates are kept, in the order of the dataset's, and where the others are held, as in `align`.
+        directions, length, ramp: how directions of view are taken off, and how occupancy is made, as in `align`.
         class_names: the classes in the order of their numbers. None: the store's own, over all splits.
 
     Raises:
@@ -52,13 +61,17 @@ class FieldDataset:
         channels: str | Sequence[str] | None = None,
         *,
         ranges: Mapping[str, Range] | None = None,
-        axes: Mapping[str, Sequence[int]] | None = None,
-        at: Mapping[str, Sequence[float]] | None = None,
+        crop: Mapping[str, Corners] | Corners | None = None,
+        axes: Mapping[str, Sequence[Axis]] | Sequence[Axis] | None = None,
+        at: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
+        directions: Directions | None = None,
+        length: float | None = None,
+        ramp: float = 0.0,
         class_names: Sequence[str] | None = None,
     ):
         self.store = store if isinstance(store, FieldSet) else open_store(store)
         manifest = self.store.manifest
-        self._axes, self._at = dict(axes or {}), dict(at or {})
+        self.view = View(ranges, crop, axes, at, directions, length, ramp)
         self.indices = self._select(split, formats, exclude_formats)
         if not self.indices:
             raise StoreError(
@@ -70,11 +83,12 @@ class FieldDataset:
         used = list(dict.fromkeys(manifest.architecture_of(item) for item in self.items))
         # What is not told follows from the whole store where that is possible, so that its splits agree.
         everything = list(dict.fromkeys(manifest.architecture_of(item) for item in self.store.items))
+        self._wanted = channels if channels is None else canonical_channels(channels)
+        self._takes_off_directions = directions is not None or (self._wanted is not None and are_matter(self._wanted))
         self.domain: Domain = domain or self._common(self._shared_domain, everything, used)
-        self.channels: tuple[str, ...] = (
-            self._common(self._shared_channels, everything, used) if channels is None else canonical_channels(channels)
-        )
+        self.channels: tuple[str, ...] = self._wanted or self._common(self._shared_channels, everything, used)
         self.ranges: dict[str, Range] = dict(ranges) if ranges is not None else self._shared_ranges(everything)
+        self.view = replace(self.view, ranges=self.ranges)
         self.class_names: list[str] = list(map(str, class_names)) if class_names is not None else self._class_names()
         self._templates: dict[str, Field] = {}
         for architecture in used:
@@ -169,21 +183,25 @@ class FieldDataset:
             return shared(used)
 
     def _shared_domain(self, architectures: list[str]) -> Domain:
-        domains = list(dict.fromkeys(self._reordered_domain(name) for name in architectures))
+        domains = list(dict.fromkeys(self._cut_domain(name) for name in architectures))
+        if self._takes_off_directions or not all(has_directions(domain) for domain in domains):
+            domains = list(dict.fromkeys(positions_of(domain) for domain in domains))
+        elif all(isinstance(domain.a, Box) and (domain.a.dim, domain.b) == (3, domains[0].b) for domain in domains):
+            return domains[0]
         boxes = all(isinstance(domain, Box) and domain.dim == domains[0].dim for domain in domains)
         if len(domains) > 1 and not boxes:
-            found = shorten(f"{name} on {self._reordered_domain(name)}" for name in architectures)
+            found = shorten(f"{name} on {self._cut_domain(name)}" for name in architectures)
             raise CannotAlign(
                 f"Got fields on several domains: {found}; expected one domain, or boxes of one dimension. Pass domain=..., "
                 "choose planar slices with axes={format: (0, 1)}, or leave formats out with exclude_formats=[...]."
             )
         return domains[0]
 
-    def _reordered_domain(self, architecture: str) -> Domain:
-        format = self.store.manifest.architectures[architecture].format
-        if format not in self._axes:
+    def _cut_domain(self, architecture: str) -> Domain:
+        cut = self.view.cut(self.store.manifest.architectures[architecture].format)
+        if all(value is None for value in cut.values()):
             return self.store.domain_of(architecture)
-        return align(self.store.template(architecture), axes=self._axes[format], at=self._at.get(format)).domain
+        return align(self.store.template(architecture), channels=self._wanted, **cut, directions=self.view.directions).domain
 
     def _shared_channels(self, architectures: list[str]) -> tuple[str, ...]:
         lists = [self.store.manifest.architectures[name].channel_names for name in architectures]
@@ -195,7 +213,8 @@ class FieldDataset:
             found = shorten(f"{name}: {', '.join(names)}" for name, names in zip(architectures, lists, strict=True))
             raise CannotAlign(
                 f"Got fields with different channels ({found}), expected some that all have; pass channels=..., such as "
-                '("gray",) or "rgb", which are made of each other, or leave formats out with exclude_formats=[...].'
+                '("gray",) or "rgb", which are made of each other, or ("occupancy",), which is made of sdf or density, '
+                "or leave formats out with exclude_formats=[...]."
             )
         return shared
 
@@ -206,21 +225,15 @@ class FieldDataset:
             channels = canonical_channels(described.channel_names)
             channels = self.channels if taken_in_order(channels, self.channels) else channels
             for channel, known in zip(channels, described.channel_ranges, strict=True):
-                if known is not None:
+                if known is not None and channel not in PHYSICAL:
                     found.setdefault(channel, RANGES.get(channel, known))
         return found
 
     def _template(self, architecture: str) -> Field:
         if architecture not in self._templates:
             format = self.store.manifest.architectures[architecture].format
-            self._templates[architecture] = align(
-                self.store.template(architecture),
-                self.domain,
-                self.channels,
-                ranges=self.ranges,
-                axes=self._axes.get(format),
-                at=self._at.get(format),
-            )
+            template = self.store.template(architecture)
+            self._templates[architecture] = align(template, self.domain, self.channels, **self.view.of(format))
         return self._templates[architecture]
 
     @property

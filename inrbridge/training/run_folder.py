@@ -6,10 +6,11 @@ from pathlib import Path
 
 from inrbridge.data import FieldDataset, open_store
 from inrbridge.data.manifest import replace_file
+from inrbridge.data.view import View
 from inrbridge.domains import domain_from_config
 from inrbridge.errors import CannotSave, ConfigError, StoreError
 from inrbridge.training.checkpoint import steps_of
-from inrbridge.training.config import TrainConfig, load_config
+from inrbridge.training.config import DataConfig, TrainConfig, load_config
 from inrbridge.training.toml import to_toml
 
 FREE = ("optimizer.steps", "optimizer.epochs", "run.")  # keys that may change when a run is resumed
@@ -84,13 +85,27 @@ def datasets_of(config: TrainConfig, dataset, eval_dataset) -> tuple:
     dataset = FieldDataset(
         store, split=data.train_split or None, formats=list(data.formats) or None,
         domain=domain_from_config(data.domain) if data.domain else None, channels=list(data.channels) or None,
-        axes=data.axes, at=data.at,
+        **_options_of(data),
     )  # fmt: skip
     if eval_dataset is None and data.eval_split:
         # seen as the training set is: domain, channels, ranges and the order of the classes
         eval_dataset = FieldDataset(
             store, split=data.eval_split, formats=list(data.eval_formats) or None,
             domain=dataset.domain, channels=dataset.channels,
-            ranges=dataset.ranges, axes=data.axes, at=data.at, class_names=dataset.class_names,
+            class_names=dataset.class_names, **{**_options_of(data), "ranges": dataset.ranges},
         )  # fmt: skip
     return dataset, eval_dataset
+
+
+def view_of(dataset, data: DataConfig) -> View:
+    """Return how a dataset sees its fields; one of another class than FieldDataset may tell its ranges alone."""
+    return dataset.view if isinstance(dataset, FieldDataset) else View(dataset.ranges, **_options_of(data))
+
+
+def _options_of(data: DataConfig) -> dict:
+    """Return how a configuration says that fields are seen, as keyword arguments of FieldDataset."""
+    directions = data.directions if data.directions != 0 else None
+    return {
+        "crop": data.crop, "axes": data.axes, "at": data.at, "directions": directions, "length": data.length or None,
+        "ramp": data.ramp,
+    }  # fmt: skip
