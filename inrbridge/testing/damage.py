@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -193,7 +194,8 @@ def _damaged_member(content: bytes, chance: Chance) -> tuple[str, bytes]:
         members[chosen], members[other] = (info, members[other][1]), (members[other][0], body)
         what = f"members {info.filename} and {members[other][0].filename} exchanged"
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile notices the name that is there twice
         for i, (info, body) in enumerate(members):
             renamed = kind == "renamed" and i == chosen
             name = f"{info.filename}.old" if renamed else info.filename

@@ -9,7 +9,8 @@ from torch import Tensor
 from inrbridge.testing.rewriting import Keys, changed, leaves_of
 
 _TYPES = {"integers": torch.int64, "bytes": torch.uint8, "booleans": torch.bool, "halves": torch.float16,
-          "bfloat16": torch.bfloat16, "doubles": torch.float64, "complex numbers": torch.complex64, "small integers": torch.int8}  # fmt: skip
+          "bfloat16": torch.bfloat16, "doubles": torch.float64, "complex numbers": torch.complex64,
+          "small integers": torch.int8}  # fmt: skip
 _SHAPES = {
     "transposed": lambda t: t.mT.contiguous() if t.dim() > 1 else t[None],
     "flattened": lambda t: t.reshape(-1),

@@ -65,6 +65,7 @@ def in_every_container(path: Path, folder: Path) -> Iterator[tuple[str, Path]]:
         "gzip": (".ingp", lambda: gzip.compress(_packed_bytes(blobs), 1)),
         "hdf5": (".h5", lambda: _hierarchy_bytes({name.replace(".", "/"): value for name, value in arrays.items()})),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for container, (suffix, write) in writers.items():
         made = folder / f"{path.stem}{suffix}"
         made.write_bytes(write())
