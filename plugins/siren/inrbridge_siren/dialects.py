@@ -7,7 +7,7 @@ fits a file when every tensor has a place in it and the layers' shapes form a ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Shapes = Mapping[str, Sequence[int]]
@@ -18,6 +18,7 @@ MOST_COORDINATES = 16  # a first layer with more inputs reads features, not coor
 _IMAGENET = tuple(((0 - mean) / std, (1 - mean) / std) for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225)))
 _WORDS = "state_dict|model_state_dict|model_state|model|module|_orig_mod|pipeline|net_state_dict|weights|siren|inr|0"
 _WRAPPERS = rf"(?:(?:{_WORDS})\.)*"
+_KERAS = r"(?:model_weights\.)?dense(?:_(\d+))?\.(?:.*\.)?kernel:0"
 _BESIDE = r"(?:optim\w*|\w*scheduler\w*)\..*"  # what a training run saves next to its network
 
 
@@ -76,12 +77,24 @@ def _is_chain(pairs: Pairs, shapes: Shapes) -> bool:
     return True
 
 
+def keras_kernels(shapes: Shapes) -> list[str]:
+    """Return the names of the weights of a Keras file's layers "dense", "dense_1", ..., in order."""
+    found = {int(match[1] or 0): name for name in shapes if (match := re.fullmatch(_KERAS, name))}
+    return [found[number] for number in sorted(found)]
+
+
+def _is_distance_network(shapes: Shapes) -> bool:
+    """Say whether the layers of a Keras file lead from three coordinates to one value."""
+    sizes = [tuple(shapes[name]) for name in keras_kernels(shapes)]
+    return len(sizes) > 1 and all(len(size) == 2 for size in sizes) and sizes[0][0] == 3 and sizes[-1][1] == 1
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How one code base writes a SIREN.
 
     A file is its when its tensors have these `layers`, or when each of the patterns of `marks` is the whole name of some tensor
-    or plain value.
+    or plain value, and `check` agrees with the shapes.
     `reader` is "module:function" in this package. `ranges` and the order of `axes` hold for images; one range stands for all
     channels, and no range says that it is not known. `volume` names the one value of a point in space. `sound` holds the
     defaults that differ for one coordinate.
@@ -91,7 +104,9 @@ class Dialect:
     source: str
     layers: LayerNames | None = None
     marks: tuple[str, ...] = ()
+    check: Callable[[Shapes], bool] | None = None
     reader: str = "layered:read_layers"
+    activation: str = "sine"
     omega_0: float = 30.0
     hidden_omega: float = 30.0
     final: str = "identity"
@@ -108,7 +123,7 @@ class Dialect:
         """Say whether a file with these tensors, and plain values of these names, is of this code base."""
         names = [*shapes, *scalars]
         if self.marks and all(any(re.fullmatch(mark, name) for name in names) for mark in self.marks):
-            return True
+            return self.check is None or self.check(shapes)
         return self.layers is not None and self.layers.pairs(shapes) is not None
 
     def default(self, name: str, dim: int) -> object:
@@ -176,6 +191,16 @@ DIALECTS = {
             "fit-a-nef", "github.com/samuelepapa/fit-a-nef, neural-field-arena", marks=("params", "param_config"),
             reader="flattened:read_fit_a_nef", omega_0=8.0, hidden_omega=8.0, axes=("x", "y"), ranges=(),
             notes=("values are normalized by the mean and deviation of their data set",),
+        ),
+        Dialect(
+            "neural-implicit-queries", "github.com/nmwsharp/neural-implicit-queries",
+            marks=(r"0000\.(?:dense\.A|spatial_transformation\.R)",),
+            reader="interchange:read_niq", volume="sdf",
+        ),
+        Dialect(
+            "thingi10k", "github.com/u2ni/ICML2021: the weight-encoded shapes of Thingi10k, by Keras",
+            marks=(r"(?:model_weights\.)?dense\..*kernel:0",), check=_is_distance_network, reader="interchange:read_keras",
+            activation="relu", final="tanh", volume="sdf", notes=("the shape fits a ball of radius 0.9",),
         ),
         Dialect("plain", "nn.Sequential of linear layers", LayerNames(r"(?:(?:net|layers|network)\.)?(\d+)"), volume="sdf"),
     )

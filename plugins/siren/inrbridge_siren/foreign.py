@@ -94,7 +94,8 @@ def _assemble(parts: Parts, source: Source) -> SirenField:
     spoken, told, assume, dim = source.dialect, source.told, source.assume, parts.coordinates
     check_chain(parts.layers)
     channels = parts.layers[-1][0].shape[0]
-    activation = assume.choose("activation", told.activation, "sine", kind=str)
+    activation = parts.activation if parts.activation and told.activation is None else None
+    activation = activation or assume.choose("activation", told.activation, spoken.activation, kind=str)
     if activation not in ACTIVATIONS:
         raise errors.unknown_name("activation", activation, ACTIVATIONS)
     omega_0, hidden_omega = _frequencies(parts, source) if activation == "sine" else (30.0, 30.0)

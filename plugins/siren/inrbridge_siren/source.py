@@ -126,7 +126,7 @@ class Parts:
     """What a reader found: linear layers in the order of evaluation, and what comes before and after them.
 
     `dim` coordinates enter, through the `encoding` (options of `build`) with its tensors `features` where there is one. Without a
-    readout the last layer ends in a sine. `label` is the class that the file tells. `is_modulated`: the weights are no longer
+    readout the last layer ends in a sine. `activation` and `omegas` are what the file itself tells. `label` is the class that the file tells. `is_modulated`: the weights are no longer
     those that were trained.
     """
 
@@ -135,6 +135,7 @@ class Parts:
     dim: int | None = None
     encoding: dict = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
+    activation: str | None = None
     omegas: list[float] | None = None
     label: int | None = None
     is_modulated: bool = False
