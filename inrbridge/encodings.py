@@ -16,7 +16,7 @@ _DEGREES = 8  # of spherical harmonics; no known writer goes beyond
 
 
 def frequency_encoding(x: Tensor, frequencies: Tensor, order: str = "fsc", *, raw: str | None = None,
-                       cosine_first: bool = False) -> Tensor:  # fmt: skip
+                       cosine_first: bool = False, shifted: bool = False) -> Tensor:  # fmt: skip
     """Return sines and cosines of every coordinate at every frequency (Mildenhall et al. 2020, eq. 4).
 
     Args:
@@ -27,6 +27,8 @@ def frequency_encoding(x: Tensor, frequencies: Tensor, order: str = "fsc", *, ra
         raw: where the coordinates themselves go: "first", "last", "each" (before the columns of each coordinate; the order
             must begin with c), or None for nowhere.
         cosine_first: cosines before sines.
+        shifted: compute cos(v) as sin(v + pi / 2), which rounding makes another number at high frequencies; networks that
+            learnt one do not fit the other.
 
     Returns:
         (..., 2 d n), or (..., d (2 n + 1)) with the coordinates.
@@ -40,7 +42,8 @@ def frequency_encoding(x: Tensor, frequencies: Tensor, order: str = "fsc", *, ra
             '"each" (with an order that begins with c) or None.'
         )
     phase = x.unsqueeze(-1) * frequencies.to(dtype=x.dtype, device=x.device)  # (..., c, f)
-    waves = (phase.cos(), phase.sin()) if cosine_first else (phase.sin(), phase.cos())
+    cosine = (phase + math.pi / 2).sin() if shifted else phase.cos()
+    waves = (cosine, phase.sin()) if cosine_first else (phase.sin(), cosine)
     stacked = torch.stack(waves, -1)  # (..., c, f, s)
     lead = x.ndim - 1
     place = {"c": lead, "f": lead + 1, "s": lead + 2}

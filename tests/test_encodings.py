@@ -41,6 +41,14 @@ def test_raw_coordinates_can_precede_the_columns_of_each():
     torch.testing.assert_close(found, torch.cat([x[:, :1], plain[:, :4], x[:, 1:], plain[:, 4:]], -1))
 
 
+def test_shifted_sines_are_cosines_up_to_rounding():
+    x, frequencies = torch.tensor([0.3, -0.8]), torch.tensor([1.0, 2.0])
+    found = frequency_encoding(x, frequencies, "sfc", shifted=True)
+    phase = (x * frequencies[:, None]).flatten()
+    assert torch.equal(found, torch.cat([torch.sin(phase), torch.sin(phase + math.pi / 2)]))
+    torch.testing.assert_close(found, frequency_encoding(x, frequencies, "sfc"))
+
+
 def test_an_order_that_is_none_is_told():
     with pytest.raises(ConfigError, match="expected the letters"):
         frequency_encoding(torch.zeros(2), torch.ones(1), "ffc")
