@@ -244,15 +244,22 @@ def _checked(field: Field, format: Format, method: str) -> Field:
     return field
 
 
+def absent_readers(probe: Probe) -> list[str]:
+    """Name the known plugins that are not installed and may read a file, judged by its names alone."""
+    records = registry().records
+    present = {name for record in records for name in (record.name, *record.formats)}
+    return [name for name, known in KNOWN_PLUGINS.items() if name not in present and known.matches(probe)]
+
+
 def _nobody(probe: Probe) -> InrBridgeError:
     if probe.damage:
         return CannotOpen(f"Cannot open {probe.path}: {probe.damage}; copy or download it again.")
     records = registry().records
     loaded = sorted(name for record in records for name in record.formats)
     hints = [
-        f"This looks like {'an' if known.summary[0] in 'aeiou' else 'a'} {known.summary}; install its reader: {pip_line(name)}"
-        for name, known in KNOWN_PLUGINS.items()
-        if name not in loaded and not any(record.name == name for record in records) and known.matches(probe)
+        f"This looks like {'an' if KNOWN_PLUGINS[name].summary[0] in 'aeiou' else 'a'} {KNOWN_PLUGINS[name].summary}; "
+        f"install its reader: {pip_line(name)}"
+        for name in absent_readers(probe)
     ]
     failed = [record.name for record in records if record.status == FAILED]
     if failed:

@@ -29,6 +29,7 @@ VERBS = {
 }
 GO_ON = {  # after an interruption
     "fit": ", and the same command goes on from there",
+    "pack": ", and the same command goes on from there",
     "train": ", and --resume goes on from the last checkpoint",
 }
 

@@ -1,17 +1,22 @@
 """Collect field files of any format into a store, as they are.
 
-A file's folder is its label; a folder called train, val or test is its split. A store that exists is added to.
+A folder is taken with all that is in it: files that no format claims are passed over, files that do not open are reported and
+left out. A file's folder is its label, a folder called train, val or test its split; or a table or a pattern tells them. A file
+of several fields becomes several items. A store that exists is added to, and what it holds already is passed over, so that the
+same command goes on after an interruption.
+
+A table is CSV with the header path,label or path,label,split; paths are relative to it. A labels.csv in the folder is found by
+itself.
 
 examples:
   inrbridge pack fields/ -o store
-  inrbridge pack a.safetensors b.pth -o store --labels labels.csv --split test --keep-going
+  inrbridge pack runs/ -o store --label-pattern 'png_(?P<split>training|testing)_(?P<label>\\d)_'
+  inrbridge pack nets/ a.pth -o store --labels labels.csv --split test --strict
 """
 
-import csv
 import json
 import shlex
 import sys
-from pathlib import Path
 
 from inrbridge.cli.tables import print_facts
 
@@ -20,36 +25,81 @@ def add_arguments(parser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="field files or folders of them")
     parser.add_argument("-o", "--out", metavar="STORE", required=True, help="folder of the store")
     parser.add_argument("--format", metavar="NAME", help="format of all files; default: each is recognized")
-    parser.add_argument("--labels", metavar="FILE", help="CSV lines FILE,LABEL by path or file name, in place of the folders")
+    parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="option of the formats' open")
+    parser.add_argument("--labels", metavar="FILE", help="CSV with the header path,label,split, in place of the folders")
+    parser.add_argument(
+        "--label-pattern", metavar="REGEX", help="groups label, split and name in the path, in place of the folders"
+    )
     parser.add_argument("--split", metavar="WORD", help="split of all fields, in place of the folders")
-    parser.add_argument("--keep-going", action="store_true", help="leave out what cannot be opened; the exit code is then 1")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a file of a folder is left out")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args) -> int:
-    from inrbridge.data import pack
+    from pathlib import Path
 
-    failed = []
+    from inrbridge.cli.info import option
+    from inrbridge.data import pack
+    from inrbridge.data.packing import UNCLAIMED
+
+    failed: list[tuple[str, int]] = []
+    skipped: dict[str, list[str]] = {}
+    named = {Path(path).absolute() for path in args.paths}
 
     def tell(path, error) -> None:
-        failed.append(str(path))
+        failed.append((str(path), error.exit_code if path in named else int(args.strict)))
         print(f"inrbridge pack: {error if str(path) in str(error) else f'{path}: {error}'}", file=sys.stderr)
 
-    store = pack(args.paths, args.out, labels(args.labels), args.split, args.format, keep_going=args.keep_going, on_error=tell)
-    counts: dict[str, int] = {}
-    for item in store.items:
-        name = store.manifest.format_of(item)
-        counts[name] = counts.get(name, 0) + 1
-    found = sorted({str(item.label) for item in store.items if item.label is not None})
-    facts = {"store": args.out, "fields": len(store), "formats": counts, "labels": found, "left_out": failed}
+    store = pack(
+        args.paths, args.out, args.labels, args.split, args.format, label_pattern=args.label_pattern,
+        options=dict(option(text) for text in args.set), keep_going=True, on_error=tell,
+        on_skip=lambda path, why: skipped.setdefault(why, []).append(str(path)), progress=True,
+    )  # fmt: skip
+    facts = summary(store, args.out)
+    facts["left_out"] = [path for path, _ in failed]
+    facts["skipped"] = skipped
+    code = max((code for _, code in failed), default=0)
     if args.json:
         print(json.dumps(facts, indent=2))
-        return int(bool(failed))
-    formats = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    shown = ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
-    print_facts([("store", args.out), ("fields", f"{len(store)}: {formats}"), ("labels", shown), ("left out", len(failed))])
+        return code
+    formats = ", ".join(f"{count} {name}" for name, count in facts["formats"].items())
+    lines = [("store", args.out), ("fields", f"{facts['fields']}: {formats}"), ("labels", shown(facts["labels"]))]
+    lines += [("  without one", facts["unlabelled"])] if facts["labels"] and facts["unlabelled"] else []
+    lines += [("splits", shown(facts["splits"]))] if facts["splits"] else []
+    lines += [("left out", f"{len(failed)} that do not open")] if failed else []
+    for why, paths in skipped.items():
+        lines.append(("passed over", f"{len(paths)} ({why}{': ' + suffixes(paths) if why == UNCLAIMED else ''})"))
+    print_facts(lines)
     print(f"\nnext: {next_step(store, args.out)}")
-    return int(bool(failed))
+    return code
+
+
+def summary(store, out: str) -> dict:
+    """Return what a store holds: fields, formats, labels and splits with their counts."""
+    counts = {"formats": {}, "labels": {}, "splits": {}}
+    for item in store.items:
+        for what, word in zip(counts, (store.manifest.format_of(item), item.label, item.split), strict=True):
+            if word is not None:
+                counts[what][str(word)] = counts[what].get(str(word), 0) + 1
+    counts = {what: dict(sorted(found.items())) for what, found in counts.items()}
+    return {"store": out, "fields": len(store), **counts, "unlabelled": len(store) - sum(counts["labels"].values())}
+
+
+def shown(counts: dict[str, int], most: int = 12) -> str:
+    """Spell the first few words of many, with their counts."""
+    texts = [f"{word} ({count})" for word, count in counts.items()]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def suffixes(paths: list[str]) -> str:
+    """Count the suffixes of files."""
+    from pathlib import Path
+
+    found: dict[str, int] = {}
+    for path in paths:
+        suffix = Path(path).suffix or Path(path).name
+        found[suffix] = found.get(suffix, 0) + 1
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items(), key=lambda pair: -pair[1])[:6])
 
 
 def next_step(store, out: str) -> str:
@@ -58,19 +108,3 @@ def next_step(store, out: str) -> str:
     words = [f"data.store={out}"]
     words += [f"data.{key}=" for key, split in (("train_split", "train"), ("eval_split", "test")) if split not in held]
     return f"inrbridge config init config.toml {' '.join(f'--set {shlex.quote(word)}' for word in words)}"
-
-
-def labels(path: str | None) -> dict[str, str] | None:
-    """Read FILE,LABEL lines."""
-    from inrbridge.errors import CannotOpen
-
-    if path is None:
-        return None
-    try:
-        rows = [row for row in csv.reader(Path(path).read_text(encoding="utf-8").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CannotOpen(f"Cannot read labels from {path} ({error}), expected CSV lines FILE,LABEL.") from error
-    wrong = [row for row in rows if len(row) != 2]
-    if wrong:
-        raise CannotOpen(f"{path} holds the line {wrong[0]}, expected FILE,LABEL on each.")
-    return {name.strip(): label.strip() for name, label in rows}

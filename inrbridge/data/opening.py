@@ -19,7 +19,7 @@ from inrbridge.errors import (
 )
 from inrbridge.field import Field
 from inrbridge.formats import Format
-from inrbridge.io import count_fields, identify_probe, look, open_field, open_fields
+from inrbridge.io import absent_readers, count_fields, identify_probe, look, open_field, open_fields
 from inrbridge.plugins import all_formats, get_format
 
 # what a single file can be guilty of; a full disk or a wrong pattern is no reason to go on with the next file
@@ -55,14 +55,15 @@ class Claimed:
 
 
 def claim(source: Source, format: str | None, options: Mapping[str, object]) -> Claimed | None:
-    """Ask who opens a file; None: no installed format recognizes it, and it was not named by the caller.
+    """Ask who opens a file; None: no format recognizes it, and it was not named by the caller.
 
     Args:
         format: of all files; None asks every format.
         options: for `open`; each format takes those that it has, unless `format` is given, which must have all.
 
     Raises:
-        InrBridgeError: the file is damaged, or claimed by several formats; or it was named, and no format recognizes it.
+        InrBridgeError: the file is damaged, or claimed by several formats; no format recognizes it and it was named; its
+            reader is known and not installed.
     """
     probe = look(source.path)
     name = format
@@ -70,7 +71,7 @@ def claim(source: Source, format: str | None, options: Mapping[str, object]) -> 
         try:
             name = identify_probe(probe)
         except UnknownName:
-            if source.is_named:
+            if source.is_named or absent_readers(probe):
                 raise
             return None
     chosen = get_format(name)
