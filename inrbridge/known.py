@@ -42,8 +42,8 @@ KNOWN_PLUGINS = {
     "plenoxels": KnownPlugin("Plenoxel grid or PlenOctree", (".npz",), r"^(density_data|sh_data|invradius3)$"),
     "nerf": KnownPlugin(
         "NeRF network",
-        (".tar", ".npy", ".ckpt"),
-        r"pts_linears\.0|layers_xyz\.0|xyz_encoding_1\.0|mlp\.base\.hidden_layers|fc_noact|field_(fine|coarse)\.|^object array$",
+        (".safetensors", ".tar", ".npy", ".ckpt", ".pt", ".pth"),
+        r"pts_linears\.0|layers_xyz\.0|xyz_encoding_1\.0|mlp\.base\.hidden_layers|fc_noact|field_(fine|coarse)\.|^model_(fine_)?\d+\.npy$",
     ),
 }
 

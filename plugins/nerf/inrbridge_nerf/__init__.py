@@ -28,7 +28,9 @@ class NerfFormat(Format):
     def recognizes(self, probe: Probe) -> bool:
         if "format" in probe.native:
             return probe.native["format"] == self.name
-        return False
+        from inrbridge_nerf.dialects import find_networks
+
+        return bool(find_networks(probe))
 
     def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, width: int = 64,
               layers: int = 4, skips: Sequence[int] | None = None, frequencies: int | None = None,
@@ -75,10 +77,37 @@ class NerfFormat(Format):
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
         return field
 
-    def open(self, path: Path) -> NerfField:
-        """Read a field that inrbridge wrote."""
-        from inrbridge import read_native
+    def open(self, path: Path, *, dialect: str | None = None, network: str | None = None,
+             low: float | Sequence[float] | None = None, high: float | Sequence[float] | None = None, space: str | None = None,
+             frame: str | None = None, density: str | None = None, colour: str | None = None) -> NerfField:  # fmt: skip
+        """Read a field that inrbridge or another code base wrote.
 
+        Foreign files do not tell all that it takes to evaluate them. Their dialect is found by the names of the tensors, the
+        architecture by their shapes, and what else is neither in the file nor in the configuration beside it is taken from
+        the dialect and listed in the field's `assumed`. Shapes are checked first.
+
+        Args:
+            dialect: name of the writer, see `inrbridge_nerf.dialects.DIALECTS`.
+            network: "fine" or "coarse"; default the fine one where it is there.
+            low, high: corners of the scene's box.
+            space: "world", or "ndc": positions are normalized device coordinates of a forward-facing scene.
+            frame: "file" keeps the writer's coordinates; "world" gives those of the cameras' file, where
+                dataparser_transforms.json beside the file tells them.
+            density, colour: what follows the last layers: "relu", "softplus" or "none"; "sigmoid" or "none".
+        """
+        from inrbridge import Probe, errors, read_native
+
+        told = {"dialect": dialect, "network": network, "low": low, "high": high, "space": space, "frame": frame,
+                "density": density, "colour": colour}  # fmt: skip
+        if not Probe(path).native:
+            from inrbridge_nerf.foreign import Told, open_foreign
+
+            return open_foreign(path, Told(**told))
+        given = [name for name, value in told.items() if value is not None]
+        if given:
+            raise errors.ConfigError(
+                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
+            )
         return read_native(path, self)
 
     def fit_defaults(self) -> dict:

@@ -110,7 +110,9 @@ class Convention:
         if not count:
             return x
         exponents = torch.linspace(0.0, count - 1 if highest is None else highest, count, dtype=x.dtype, device=x.device)
-        return encodings.frequency_encoding(x, self.unit * 2**exponents, "fsc", raw="first" if raw else None)
+        phase = x if self.unit == 1 else self.unit * x  # first, as the writers do: it decides the rounding
+        waves = encodings.frequency_encoding(phase, 2**exponents, "fsc", shifted=self.cosine == "shifted sine")
+        return torch.cat([x, waves], -1) if raw else waves
 
     def density_of(self, raw: Tensor, entered: Tensor) -> Tensor:
         """Turn the network's outputs (..., 1) at its coordinates (..., 3) into densities per unit of the domain's length."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class NerfField(nn.Module):
             self.feature = None if feature == "none" else _unset_linear(width, feature_width)
             self.seen = columns(3, direction_frequencies, self.convention.direction_raw)
             widths = (self.seen + (width if feature == "none" else feature_width), *self.branch_widths)
-            self.branch = nn.ModuleList(_unset_linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+            self.branch = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
             self.colour = _unset_linear(widths[-1], 3)
         else:
             self.readout = _unset_linear(width, channels)
@@ -85,8 +86,12 @@ class NerfField(nn.Module):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise errors.ConfigError(f"Got {name} = {value!r}, expected a whole number from {least} to {most}.")
-        for name, value, known in (("head", self.head, HEADS), ("activation", self.activation, ACTIVATIONS),
-                                   ("final", self.final, FINALS), ("kind of feature layer", self.feature_kind, FEATURES)):  # fmt: skip
+        for name, value, known in (
+            ("head", self.head, HEADS),
+            ("activation", self.activation, ACTIVATIONS),
+            ("final", self.final, FINALS),
+            ("feature layer", self.feature_kind, FEATURES),
+        ):
             if value not in known:
                 raise errors.unknown_name(name, value, known)
         if not all(isinstance(skip, int) and 0 < skip < self.layers for skip in self.skips):
