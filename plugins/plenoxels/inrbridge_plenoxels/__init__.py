@@ -28,7 +28,9 @@ class PlenoxelsFormat(Format):
     def recognizes(self, probe: Probe) -> bool:
         if "format" in probe.native:
             return probe.native["format"] == self.name
-        return False
+        from inrbridge_plenoxels.dialects import detect
+
+        return detect(probe.tensors) is not None
 
     def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None,
               resolution: int | Sequence[int] | None = None, rows: int | None = None, nodes: int | None = None,
@@ -89,10 +91,26 @@ class PlenoxelsFormat(Format):
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
         return field
 
-    def open(self, path: Path) -> PlenoxelField:
-        """Read a field."""
-        from inrbridge import read_native
+    def open(self, path: Path, *, dialect: str | None = None, padding: float | None = None) -> PlenoxelField:
+        """Read a field that inrbridge or another code base wrote.
 
+        The dialect of a foreign file is found by the names of its arrays; what is assumed stands in the field's `assumed`.
+
+        Args:
+            dialect: name of the writer, see `inrbridge_plenoxels.dialects.DIALECTS`.
+            padding: svox's rgb_padding, which its files do not tell: plenoctree trains with 0.001.
+        """
+        from inrbridge import Probe, errors, read_native
+
+        if not Probe(path).native:
+            from inrbridge_plenoxels.foreign import open_foreign
+
+            return open_foreign(path, dialect, padding)
+        given = [name for name, value in (("dialect", dialect), ("padding", padding)) if value is not None]
+        if given:
+            raise errors.ConfigError(
+                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
+            )
         field = read_native(path, self)
         field.cells.check(field.state_dict())
         return field

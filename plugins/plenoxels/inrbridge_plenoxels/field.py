@@ -28,6 +28,7 @@ COLOURS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": lambda x: torch.relu(x + 0.5),  # of svox2
 }
+RANGES = ((0.0, 1.0), (0.0, 1.0), (0.0, 1.0), None)
 FOG = -5.0  # of fresh densities: softplus(-5) = 0.0067 of a cell's optical depth, which neither hides nor stops learning
 SPREAD = 1e-2  # of other fresh numbers
 _CACHE_NUMBERS = 2**20  # of a chunk, on a CPU
@@ -61,9 +62,8 @@ class PlenoxelField(nn.Module):
         self.places = domain.a if head == "radiance" and isinstance(domain, Product) else domain
         self._check()
         self.channel_names = None if head == "values" else CHANNELS
-        if channel_ranges is None and head != "values":
-            channel_ranges = ((0.0, 1.0), (0.0, 1.0), (0.0, 1.0), None)
-        self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
+        ranges = RANGES if channel_ranges is None and head != "values" else channel_ranges
+        self.channel_ranges = tuple(pair and tuple(pair) for pair in ranges) if ranges else None
         self.axes = tuple(axes) if axes else None
         self.table = nn.Parameter(torch.empty(cells.rows, self.columns))
         for name, shape in (basis.shapes() if basis else {}).items():
@@ -113,7 +113,8 @@ class PlenoxelField(nn.Module):
             facts |= self.basis.to_options()
         if self.head != "values":
             facts |= {"density": self.density, "density_scale": self.density_scale, "colour": self.colour}
-        ranges = self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges]
+        known = self.channel_ranges if self.head == "values" or self.channel_ranges != RANGES else None
+        ranges = known and [pair and list(pair) for pair in known]
         extras = {"padding": (self.padding, 0.0), "axes": (self.axes and list(self.axes), None), "channel_ranges": (ranges, None)}
         return facts | {name: value for name, (value, default) in extras.items() if value != default}
 
