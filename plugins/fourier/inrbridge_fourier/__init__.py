@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from inrbridge import Domain, Probe
     from inrbridge_fourier.field import FourierField
+    from inrbridge_fourier.filters import FilterField
 
 __version__ = "0.1.0"
 _TURN = 6.283185307179586
@@ -23,8 +24,8 @@ class FourierFormat(Format):
     """Opens, builds and saves Fourier-feature networks."""
 
     api, name = 1, "fourier"
-    suffixes = (".safetensors", ".pt", ".pth", ".ckpt")
-    description = "ReLU MLP on random Fourier features (Tancik et al. 2020)"
+    suffixes = (".safetensors", ".pt", ".pth", ".ckpt", ".npy", ".pkl")
+    description = "MLP on random Fourier features (Tancik et al. 2020), multiplicative filter network"
 
     def recognizes(self, probe: Probe) -> bool:
         if "format" in probe.native:
@@ -33,53 +34,73 @@ class FourierFormat(Format):
 
         return detect(probe.tensors) is not None
 
-    def open(
-        self,
-        path: Path,
-        *,
-        dialect: str | None = None,
-        final: str | None = None,
-        low: float | Sequence[float] | None = None,
-        high: float | Sequence[float] | None = None,
-    ) -> FourierField:
+    def open(self, path: Path, *, dialect: str | None = None, activation: str | None = None, beta: float | None = None,
+             final: str | None = None, order: str | None = None, raw: str | None = None, octaves: Sequence[float] | None = None,
+             encoding: str | None = None, sigma: float | None = None, dim: int | None = None, reuse: bool | None = None,
+             level: int | None = None, low: float | Sequence[float] | None = None, high: float | Sequence[float] | None = None,
+             convention: str = "file") -> FourierField | FilterField:  # fmt: skip
         """Read a network that inrbridge or another code base wrote.
 
         What a foreign file does not tell is taken from its dialect and listed in the field's `assumed`.
 
         Args:
             dialect: name of the writer, see `inrbridge_fourier.dialects.DIALECTS`.
-            final: activation of the readout: "identity" or "sigmoid".
+            activation, beta: between the layers ("relu", "softplus", ...), and the sharpness of "softplus".
+            final: activation of the readout: "identity", "sigmoid" or "tanh".
+            order: of the features: "cos-sin" or "sin-cos".
+            raw: where coordinates among the features are: "first" or "last".
+            octaves: first and last exponent of nerfstudio's octaves.
+            encoding, sigma, dim: "positional" for a network behind jmclong's PositionalEncoding, which stores nothing: its
+                ratio of frequencies, and the number of coordinates.
+            reuse, level: of a multiplicative filter network: whether its filters serve several levels, as BACON's shapes have
+                it, and the level at which the value is taken, the last one by default.
             low, high: corners of the domain, one number for all coordinates or one for each.
+            convention: "file" keeps the writer's order of coordinates and range of values; "image" turns them
+                into rows before columns and values in [0, 1].
         """
+        from dataclasses import asdict
+
         from inrbridge import Probe, errors, read_native
         from inrbridge_fourier.foreign import open_foreign
+        from inrbridge_fourier.source import Told
 
-        told = {"dialect": dialect, "final": final, "low": low, "high": high}
+        told = Told(activation, beta, final, order, raw, octaves, encoding, sigma, dim, reuse, level, low, high, convention)
         if not Probe(path).native:
-            return open_foreign(path, **told)
-        given = [name for name, value in told.items() if value is not None]
+            return open_foreign(path, dialect, told)
+        blank = asdict(Told())
+        given = [name for name, value in asdict(told).items() if value != blank[name]] + (["dialect"] if dialect else [])
         if given:
             raise errors.ConfigError(
                 f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
             )
         return read_native(path, self)
 
-    def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, width: int | Sequence[int] = 64,
-              layers: int = 3, features: int = 64, sigma: float | None = 5.0, angle: float = _TURN, final: str = "identity",
-              normalize: bool = True, axes: Sequence[str] | None = None,
-              channel_ranges: Sequence[Sequence[float]] | None = None) -> FourierField:  # fmt: skip
+    def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, network: str = "mlp",
+              width: int | Sequence[int] = 64, layers: int = 3, features: int = 64, sigma: float | None = 5.0,
+              angle: float = _TURN, activation: str = "relu", beta: float = 1.0, final: str = "identity", raw: bool = False,
+              skips: Sequence[int] = (), normalize: bool = True, axes: Sequence[str] | None = None,
+              channel_ranges: Sequence[Sequence[float]] | None = None) -> FourierField | FilterField:  # fmt: skip
         """Return a fresh trainable network: `layers` ReLU layers of `width` units on `features` random frequencies.
 
         `sigma` is the deviation of the frequencies, in cycles across the domain: about a fifth of the samples
-        per side resolves an image without inventing values between its pixels.
+        per side resolves an image without inventing values between its pixels. `network` "filters" is a multiplicative
+        filter network instead, of `layers` products of `width` sines.
         """
         import torch
 
+        from inrbridge import errors
         from inrbridge_fourier.field import FourierField
+        from inrbridge_fourier.filters import FilterField
 
-        hidden = [width] * layers if isinstance(width, int) else list(width)
-        field = FourierField(domain, channels, features, hidden, sigma=sigma, angle=angle, final=final, normalize=normalize,
-                             axes=axes, channel_ranges=channel_ranges)  # fmt: skip
+        meaning = {"sigma": sigma, "final": final, "normalize": normalize, "axes": axes, "channel_ranges": channel_ranges}
+        if network == "filters":
+            field = FilterField(domain, channels, width, layers, **meaning)
+        elif network == "mlp":
+            hidden = [width] * layers if isinstance(width, int) else list(width)
+            field = FourierField(domain, channels, features, hidden, angle=angle, activation=activation, beta=beta, raw=raw,
+                                 skips=skips, **meaning)  # fmt: skip
+        else:
+            raise errors.unknown_name("network", network, ("mlp", "filters"))
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
         return field
 

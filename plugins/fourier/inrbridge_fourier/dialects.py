@@ -1,139 +1,159 @@
-"""The code bases whose Fourier-feature checkpoints open here, and how each becomes frequencies and ReLU layers.
+"""The code bases whose Fourier-feature checkpoints open here: a table of tensor names, readers and conventions.
 
-A dialect fits a file when its frequencies are there and every other tensor has a place. What its network does
-beyond ReLU layers (a linear layer without activation, batch normalization) is folded into the weights, in float64.
+A dialect fits a file when its frequencies are there and every other tensor has a place. Names decide, then the shapes of
+the layers, which must follow one another.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import torch
-from torch import Tensor
+from inrbridge_fourier.naming import Names, Shapes, find_names
 
-Shapes = Mapping[str, Sequence[int]]
-Layers = list[tuple[Tensor, Tensor]]  # weight (out, in) and bias (out,), in the order of evaluation
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a file says: frequencies (m, d) with the factor of their phase, and the layers on [cos, sin]."""
-
-    frequencies: Tensor
-    angle: float
-    layers: Layers
+_SHARED = r"(?:.*?\.)??layers\.(\d+)(?:\.layers\.0)?"
+_SEQUENCE = r"(?!(?:.*\.)?seq\.\d+$|(?:.*\.)?field_(?:coarse|fine)\.).+"  # `seq` is of SIRENs, the others are of NeRFs
+_UNIT = ((0.0, 1.0),)
 
 
 @dataclass(frozen=True)
 class Dialect:
     """How one code base writes a Fourier-feature network: when a file is its, how to read it, what it leaves out.
 
-    `maps_domain`: the code maps [low, high] to [0, 1] itself, instead of taking the coordinates as they are.
+    `find` tells the names of the parts, None where the file is of another kind; `reader` is "module:function" in this package.
+    `maps_domain`: the code maps [low, high] to [0, 1] itself, instead of taking the coordinates as they are. `ranges` and `axes`
+    hold for images; `volume` names the one value of a point in space.
     """
 
     name: str
     source: str
-    fits: Callable[[Shapes], bool]
-    read: Callable[[Mapping[str, Tensor]], Content]
-    low: float
-    high: float
-    final: str
+    find: Callable[[Shapes], object | None]
+    reader: str = "layered:read_layers"
+    low: float = 0.0
+    high: float = 1.0
+    final: str = "identity"
+    activation: str = "relu"
+    beta: float = 1.0
+    order: str = "cos-sin"
+    raw: str = "last"
     maps_domain: bool = False
-    ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    ranges: tuple[tuple[float, float], ...] = _UNIT
     axes: tuple[str, str] = ("row", "column")
+    volume: str | None = None
+    notes: tuple[str, ...] = ()
 
 
-_ENCODING = r"(?:.*\.)?b"
-_SHARED = r"(?:.*?\.)??layers\.(\d+)(?:\.layers\.0)?"
-_SEQUENCE = r"(?:(?:state_dict|model|module|net|network)\.)*(\d+)"
+def _find_dinet(shapes: Shapes) -> Names | None:
+    layers = tuple((f"layers.{number}.weight", None) for number in (0, 3, 6, 9))
+    norms = [f"layers.{number}.{kind}" for number in (2, 5, 8) for kind in ("weight", "bias", "running_mean", "running_var")]
+    width = None
+    for name, _ in layers:
+        shape = tuple(shapes.get(name, ()))
+        if len(shape) != 3 or shape[2] != 1 or 0 in shape or width not in (None, shape[1]):
+            return None
+        width = shape[0]
+    rows, columns = (*shapes.get("_B", ()), 0, 0)[:2]
+    fits = len(shapes.get("_B", ())) == 2 and 1 <= rows <= 4 and shapes["layers.0.weight"][1] == 2 * columns
+    sizes = [tuple(shapes.get(name, ())) for name in norms]
+    return Names("_B", True, layers) if fits and all(len(size) == 1 for size in sizes) else None
 
 
-def _linear_names(shapes: Shapes, layer: str) -> list[str] | None:
-    """Names of the linear layers in order if they and one encoding are all there is and their shapes chain, else None."""
-    encodings = [key for key in shapes if re.fullmatch(_ENCODING, key) and len(shapes[key]) == 2]
-    numbered = {}
+def _find_shared(shapes: Shapes) -> Names | None:
+    names = find_names(shapes, _SHARED, r"(?:.*\.)?b", raw=False)
+    return names if names and any(weight.endswith(".layers.0.weight") for weight, _ in names.layers) else None
+
+
+def _find_with_frequencies(shapes: Shapes, **how) -> Names | None:
+    names = find_names(shapes, **how)
+    return names if names and names.encoding else None
+
+
+@dataclass(frozen=True)
+class FilterNames:
+    """The layers of a multiplicative filter network: its filters, the layers between them, and the readout behind each level."""
+
+    filters: tuple[str, ...]
+    layers: tuple[str, ...]
+    readouts: tuple[tuple[int, str], ...]
+
+
+def _find_filters(shapes: Shapes) -> FilterNames | None:
+    found: dict[str, dict[int, str]] = {"filters": {}, "linear": {}, "output_linear": {}}
     for key in shapes:
-        name, _, kind = key.rpartition(".")
-        found = re.fullmatch(layer, name)
-        if found and kind in ("weight", "bias"):
-            numbered[int(found[1])] = name
-        elif key not in encodings:
+        match = re.fullmatch(r"((?:.*?\.)??(?:(filters)\.(\d+)\.linear|(output_linear|linear)(?:\.(\d+))?))\.(weight|bias)", key)
+        if match is None:
             return None
-    names = [numbered[number] for number in sorted(numbered)]
-    if len(encodings) != 1 or len(names) < 2:
+        kind, number = match[2] or match[4], match[3] or match[5]
+        if kind == "linear" and number is None:
+            return None
+        found[kind][-1 if number is None else int(number)] = match[1]
+    filters, layers, readouts = (dict(sorted(found[kind].items())) for kind in ("filters", "linear", "output_linear"))
+    if list(filters) != list(range(len(layers) + 1)) or list(layers) != list(range(len(layers))) or not layers or not readouts:
         return None
-    width = 2 * shapes[encodings[0]][0]
-    for name in names:
+    width, dim = (*shapes.get(f"{filters[0]}.weight", ()), 0, 0)[:2]
+    expected = {name: (width, dim) for name in filters.values()} | {name: (width, width) for name in layers.values()}
+    expected |= {name: (shapes.get(f"{name}.bias", (0,))[0], width) for name in readouts.values()}
+    for name, shape in expected.items():
         weight, bias = tuple(shapes.get(f"{name}.weight", ())), tuple(shapes.get(f"{name}.bias", ()))
-        if len(weight) != 2 or weight[1] != width or bias != weight[:1]:
+        if weight != shape or bias != shape[:1] or 0 in shape:
             return None
-        width = weight[0]
-    return names
-
-
-def _fits_shared(shapes: Shapes) -> bool:
-    names = _linear_names(shapes, _SHARED)
-    return names is not None and any(name.endswith(".layers.0") for name in names)
-
-
-def _linear_layers(tensors: Mapping[str, Tensor], layer: str) -> Content:
-    names = _linear_names({key: value.shape for key, value in tensors.items()}, layer)
-    frequencies = next(value for key, value in tensors.items() if re.fullmatch(_ENCODING, key))
-    return Content(frequencies, 2 * math.pi, [(tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in names])
-
-
-def _read_shared(tensors: Mapping[str, Tensor]) -> Content:
-    content = _linear_layers(tensors, _SHARED)
-    (first, first_bias), (second, second_bias), *others = [(w.double(), b.double()) for w, b in content.layers]
-    merged = (second @ first, second @ first_bias + second_bias)  # no activation stands between the first two
-    return Content(content.frequencies, content.angle, [merged, *others])
-
-
-def _fits_dinet(shapes: Shapes) -> bool:
-    return "_B" in shapes and len(shapes["_B"]) == 2 and "layers.2.running_mean" in shapes and "layers.9.weight" in shapes
-
-
-def _read_dinet(tensors: Mapping[str, Tensor]) -> Content:
-    half = tensors["_B"].shape[1]
-    layers, scale, shift = [], None, None
-    for number in (0, 3, 6, 9):  # convolutions of kernel 1 without bias, then ReLU, then batch normalization
-        weight = tensors[f"layers.{number}.weight"].double().squeeze(-1)
-        if number == 0:
-            weight = torch.cat([weight[:, half:], weight[:, :half]], 1)  # its features are [sin, cos]
-            bias = weight.new_zeros(len(weight))
-        else:
-            weight, bias = weight * scale, weight @ shift
-        layers.append((weight, bias))
-        if number < 9:
-            norm = {
-                kind: tensors[f"layers.{number + 2}.{kind}"].double()
-                for kind in ("weight", "bias", "running_mean", "running_var")
-            }
-            scale = norm["weight"] / torch.sqrt(norm["running_var"] + 1e-5)
-            shift = norm["bias"] - norm["running_mean"] * scale
-    return Content(tensors["_B"].mT.contiguous(), 1.0, layers)
+    levels = tuple((len(layers) if number == -1 else number, name) for number, name in readouts.items())
+    return FilterNames(tuple(filters.values()), tuple(layers.values()), levels)
 
 
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        Dialect("dinet", "DI-net RFFNet", _fits_dinet, _read_dinet, -1.0, 1.0, "sigmoid", maps_domain=True),
         Dialect(
-            "jmclong", "github.com/jmclong/random-fourier-features-pytorch, its image example", _fits_shared, _read_shared,
-            0.0, 1.0, "sigmoid",
+            "dinet", "DI-net RFFNet", _find_dinet, "layered:read_dinet", low=-1.0, final="sigmoid", maps_domain=True,
+        ),
+        Dialect(
+            "jmclong", "github.com/jmclong/random-fourier-features-pytorch, its image example", _find_shared,
+            "layered:read_shared", final="sigmoid",
+        ),
+        Dialect(
+            "bacon", "github.com/computational-imaging/bacon; github.com/boschresearch/multiplicative-filter-networks",
+            _find_filters, "filtered:read_filters", low=-0.5, high=0.5, ranges=((-1.0, 1.0),), volume="sdf",
+        ),
+        Dialect(
+            "kees", "github.com/Yannick-Kees/Learning-geometric-phase-field-representations",
+            partial(_find_with_frequencies, layer=r"(?:.*\.)?lin\d+", encoding=r"(?:.*\.)?b", raw=False, skips=True),
+            "layered:read_kees", low=-0.5, high=0.5, activation="softplus", beta=100.0, volume="phase",
+            notes=("values are near -1 inside and +1 outside",),
+        ),
+        Dialect(
+            "nerfstudio", "nerfstudio's FFEncoding, RFFEncoding and MLP",
+            partial(_find_with_frequencies, layer=_SEQUENCE, encoding=r"(?:.*\.)?b_matrix", wide=True, repeats=True),
+            "layered:read_nerfstudio", order="sin-cos",
+        ),
+        Dialect(
+            "tancik", "github.com/tancik/fourier-feature-networks: the layers of stax, saved with their frequencies",
+            partial(_find_with_frequencies, layer=r"(?:.*\.)?\d+", encoding=r"(?:.*\.)?(?:[Bb]|[Bb]_gauss|bvals)|\d+", wide=None,
+                    raw=False, flip=True),
+            "layered:read_stax", final="sigmoid", order="sin-cos", axes=("x", "y"),
         ),
         Dialect(
             "sequential", "rff.layers.GaussianEncoding and linear layers with ReLU between them",
-            lambda shapes: _linear_names(shapes, _SEQUENCE) is not None,
-            lambda tensors: _linear_layers(tensors, _SEQUENCE), 0.0, 1.0, "identity",
+            partial(_find_with_frequencies, layer=_SEQUENCE, encoding=r"(?:.*\.)?b"),
+        ),
+        Dialect(
+            "gaussian", "PyTorch after Tancik et al. 2020: frequencies called B, and linear layers with ReLU between them",
+            partial(_find_with_frequencies, layer=_SEQUENCE, encoding=r"(?:.*\.)?(?:_?B|[Bb]_gauss|gaussian\w*|freqs?)",
+                    wide=None),
+            order="sin-cos",
         ),
     )
 }  # fmt: skip
 
 
 def detect(shapes: Shapes) -> Dialect | None:
-    """Return the first dialect that fits."""
-    return next((dialect for dialect in DIALECTS.values() if dialect.fits(shapes)), None)
+    """Return the first dialect that fits; the table runs from particular names to common ones."""
+    return next((dialect for dialect in DIALECTS.values() if dialect.find(shapes) is not None), None)
+
+
+def find_bare(shapes: Shapes) -> Names | None:
+    """Return the names of a network that was saved without the encoding before it."""
+    names = find_names(shapes, _SEQUENCE, r"(?!)")
+    return names if names and not names.encoding else None

@@ -1,44 +1,53 @@
-"""The Fourier-feature field: random Fourier features and a ReLU MLP (Tancik et al. 2020, "Fourier Features Let
+"""The Fourier-feature field: random Fourier features and an MLP (Tancik et al. 2020, "Fourier Features Let
 Networks Learn High Frequency Functions in Low Dimensional Domains").
 
     u = coords mapped from the domain's bounds to [0, 1]^d
-    features = [cos(2 pi B u), sin(2 pi B u)],   B (m, d) fixed, entries normal with deviation sigma (cycles per unit)
-    value = final(MLP(features))
+    features = [u if raw, cos(2 pi B u), sin(2 pi B u)],   B (m, d) fixed, entries normal with deviation sigma (cycles per unit)
+    value = final(MLP(features)),   the layers named in `skips` read (h | u)
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from inrbridge import Domain, errors
+from inrbridge_fourier.evaluation import batched_linear, in_chunks, meaning, to_unit, unset_linear
 
-# A chunk of this many activations stays in a core's cache: measured up to twice as fast as one pass on small networks.
-_CACHE_NUMBERS = 2**18
-
-FINALS = {"identity": lambda values: values, "sigmoid": torch.sigmoid}
+ACTIVATIONS = {
+    "relu": torch.relu_,  # in place: what a linear layer gives is needed no more
+    "softplus": functional.softplus,
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "sine": torch.sin,
+}
+FINALS = {"identity": lambda values: values, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 class FourierField(nn.Module):
-    """An MLP with ReLU layers of the given hidden sizes on m random Fourier features; parameters are left unset.
+    """An MLP with hidden layers of the given sizes on m random Fourier features; parameters are left unset.
 
-    `angle` multiplies B u (2 pi, or 1 where a file holds angular frequencies). `final` follows the readout:
-    "identity" or "sigmoid". `normalize=False` feeds the coordinates as they are. `axes` and `channel_ranges`
-    say what the coordinates and values of the file mean, where that is known.
+    `angle` multiplies B u (2 pi, or 1 where a file holds angular frequencies). `activation` stands between the layers ("relu";
+    "softplus" has the sharpness `beta`), `final` after the readout: "identity", "sigmoid" or "tanh". `raw` puts the coordinates
+    before the features, `skips` are the numbers of the layers that read the coordinates once more. `normalize=False` feeds the
+    coordinates as they are. `axes` and `channel_ranges` say what the coordinates and values of the file mean, where known.
     """
 
     format = "fourier"
 
     def __init__(self, domain: Domain, channels: int, features: int, hidden: Sequence[int], *, sigma: float | None = 5.0,
-                 angle: float = 2 * math.pi, final: str = "identity", normalize: bool = True, axes: Sequence[str] | None = None,
+                 angle: float = 2 * math.pi, activation: str = "relu", beta: float = 1.0, final: str = "identity",
+                 raw: bool = False, skips: Sequence[int] = (), normalize: bool = True, axes: Sequence[str] | None = None,
                  channel_ranges: Sequence[Sequence[float]] | None = None):  # fmt: skip
         super().__init__()
         self.domain, self.channels, self.channel_names = domain, channels, None
         self.features, self.hidden, self.sigma = features, tuple(hidden), sigma if sigma is None else float(sigma)
         self.angle, self.final, self.normalize = float(angle), final, normalize
+        self.activation, self.beta, self.raw, self.skips = activation, float(beta), raw, tuple(skips)
         self.axes = tuple(axes) if axes else None
         self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
         self.assumed: tuple[str, ...] = ()
@@ -46,11 +55,14 @@ class FourierField(nn.Module):
             raise errors.ConfigError(
                 f"Got hidden layers {self.hidden} on {features} features, expected at least one unit of each."
             )
-        if final not in FINALS:
-            raise errors.unknown_name("final activation", final, FINALS)
+        if not set(self.skips) <= set(range(1, len(self.hidden) + 1)):
+            raise errors.ConfigError(f"Got skips {self.skips}, expected numbers of layers from 1 to {len(self.hidden)}.")
+        for kind, name, known in (("final activation", final, FINALS), ("activation", activation, ACTIVATIONS)):
+            if name not in known:
+                raise errors.unknown_name(kind, name, known)
         self.register_buffer("frequencies", torch.empty(features, domain.dim))
-        widths = (2 * features, *self.hidden, channels)
-        self.layers = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
+        fan_ins = [2 * features + raw * domain.dim, *(size + (i in self.skips) * domain.dim for i, size in enumerate(hidden, 1))]
+        self.layers = nn.ModuleList(unset_linear(a, b) for a, b in zip(fan_ins, (*hidden, channels), strict=True))
 
     @property
     def architecture(self) -> dict:
@@ -64,12 +76,14 @@ class FourierField(nn.Module):
         }
         extras = {
             "angle": (self.angle, 2 * math.pi),
+            "activation": (self.activation, "relu"),
+            "beta": (self.beta, 1.0),
             "final": (self.final, "identity"),
-            "normalize": (self.normalize, True),
-            "axes": (self.axes and list(self.axes), None),
-            "channel_ranges": (self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges], None),
+            "raw": (self.raw, False),
+            "skips": (list(self.skips), []),
         }
-        return facts | {name: value for name, (value, default) in extras.items() if value != default}
+        facts |= {name: value for name, (value, default) in extras.items() if value != default}
+        return facts | meaning(self)
 
     def draw(self, generator: torch.Generator) -> None:
         """Draw B from the normal distribution, weights and biases uniform as `nn.Linear` does."""
@@ -83,14 +97,9 @@ class FourierField(nn.Module):
     def forward(self, coords: Tensor) -> Tensor:
         """Evaluate at coords (..., d) in domain units: values (..., channels) in the dtype of coords."""
         self.domain.check_shape(coords)
-        x = self._mapped(coords)
-        phase = (self.angle * x) @ self.frequencies.to(x.dtype).mT
-        x = torch.cat([phase.cos(), phase.sin()], -1)
-        *hidden, readout = self.layers
-        for layer in hidden:
-            x = torch.relu(functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)))
-        x = functional.linear(x, readout.weight.to(x.dtype), readout.bias.to(x.dtype))
-        return FINALS[self.final](x).to(coords.dtype)
+        x = to_unit(coords, self.domain, self.frequencies.dtype, self.normalize)
+        pairs = [(layer.weight.to(x.dtype), layer.bias.to(x.dtype)) for layer in self.layers]
+        return self._evaluate(x, self.frequencies.to(x.dtype), pairs, functional.linear).to(coords.dtype)
 
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Evaluate b networks of this architecture: coords (n, d) or (b, n, d) -> values (b, n, channels).
@@ -98,43 +107,19 @@ class FourierField(nn.Module):
         `states` holds the stacked parameters: "frequencies" (b, m, d), "layers.i.weight" (b, out, in),
         "layers.i.bias" (b, out). Differentiable in the states and in the coordinates.
         """
-        x = self._mapped(coords)
-        frequencies = states["frequencies"].to(x.dtype)
-        pairs = [
-            (states[f"layers.{i}.weight"].to(x.dtype), states[f"layers.{i}.bias"].to(x.dtype)) for i in range(len(self.layers))
-        ]
-        x = (self.angle * x).expand(len(frequencies), *x.shape[-2:])
-        tensors = [x, frequencies, *(tensor for pair in pairs for tensor in pair)]
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return self._stacked(frequencies, pairs, x).to(coords.dtype)
-        with torch.no_grad():
-            parts = [
-                self._stacked(frequencies[part], [(w[part], v[part]) for w, v in pairs], x[part]) for part in self._chunks(x)
-            ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(coords.dtype)
+        x = to_unit(coords, self.domain, self.frequencies.dtype, self.normalize)
 
-    def _stacked(self, frequencies: Tensor, pairs: list[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
-        phase = torch.bmm(x, frequencies.mT)  # (b, n, m)
-        x = torch.cat([phase.cos(), phase.sin()], -1)  # (b, n, 2m)
-        for weight, bias in pairs[:-1]:
-            x = torch.baddbmm(bias.unsqueeze(1), x, weight.mT).relu_()
-        weight, bias = pairs[-1]
-        return FINALS[self.final](torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
+        def evaluate(x: Tensor, states: Mapping[str, Tensor]) -> Tensor:
+            pairs = [(states[f"layers.{i}.weight"], states[f"layers.{i}.bias"]) for i in range(len(self.layers))]
+            return self._evaluate(x, states["frequencies"], pairs, batched_linear)
 
-    def _chunks(self, x: Tensor) -> Iterator[slice]:
-        b, n, _ = x.shape
-        step = max(1, _CACHE_NUMBERS // max(1, n * max(2 * self.features, *self.hidden))) if x.device.type == "cpu" else b
-        return (slice(start, start + step) for start in range(0, b, step)) if b else iter([slice(0, 0)])
+        return in_chunks(evaluate, states, x, max(2 * self.features, *self.hidden)).to(coords.dtype)
 
-    def _mapped(self, coords: Tensor) -> Tensor:
-        # half precision would lose the phase of 2 pi B u: those coordinates are lifted to the parameters' dtype
-        x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(self.frequencies.dtype)
-        low, high = self.domain.bounds
-        if not self.normalize or (all(a == 0 for a in low) and all(b == 1 for b in high)):
-            return x
-        return (x - x.new_tensor(low)) / x.new_tensor([b - a for a, b in zip(low, high, strict=True)])
-
-
-def _unset_linear(fan_in: int, fan_out: int) -> nn.Linear:
-    # made without values first: `nn.Linear` would draw from the global generator
-    return nn.Linear(fan_in, fan_out, device="meta").to_empty(device=torch.get_default_device())
+    def _evaluate(self, x: Tensor, frequencies: Tensor, pairs: list[tuple[Tensor, Tensor]], linear: Callable) -> Tensor:
+        phase = (self.angle * x) @ frequencies.mT
+        h = torch.cat([x, phase.cos(), phase.sin()] if self.raw else [phase.cos(), phase.sin()], -1)
+        for i, (weight, bias) in enumerate(pairs):
+            if i:
+                h = functional.softplus(h, self.beta) if self.activation == "softplus" else ACTIVATIONS[self.activation](h)
+            h = linear(torch.cat([h, x], -1) if i in self.skips else h, weight, bias)
+        return FINALS[self.final](h)
