@@ -94,8 +94,8 @@ class NgpFormat(Format):
              convention: str = "file", contraction: str | None = None, density_scale: float | None = None,
              appearance: str | None = None, levels: int | None = None, features: int | None = None,
              log2_table: int | None = None, base: int | None = None, finest: float | None = None, growth: float | None = None,
-             size: int | Sequence[int] | None = None, extra: Sequence[float] | None = None,
-             activation: str | None = None, dim: int | None = None, channels: int | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
+             size: int | Sequence[int] | None = None, extra: Sequence[float] | None = None, activation: str | None = None,
+             dim: int | None = None, channels: int | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
         """Read a field that inrbridge or another code base wrote.
 
         Foreign files do not tell all that it takes to evaluate them. Their dialect is found by the names of the tensors, and

@@ -37,7 +37,7 @@ def open_foreign(path: Path, dialect: str | None, told: Told) -> NgpField:
         parts = _reader(spoken)(source)
         _place(parts, source, spoken)
         field = _assemble(parts)
-    except errors.ConfigError as error:
+    except (errors.ConfigError, errors.UnknownName) as error:
         if told.names:  # an option may be at fault
             raise
         raise errors.CannotOpen(f"its contents do not fit together: {error}") from error

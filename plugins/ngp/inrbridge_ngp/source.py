@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from inrbridge import Assumptions, Box, Domain, errors
 from inrbridge_ngp.levels import GridSpec, growth_between
-from inrbridge_ngp.networks import ACTIVATIONS, Layer, count_network, find_network, unpack_network
+from inrbridge_ngp.networks import ACTIVATIONS, WIDTHS, Layer, count_network, find_network, unpack_network
 
-MOST_LOG2 = 24  # of tables tried where the file does not tell
+LEAST_LOG2, MOST_LOG2 = 8, 24  # of tables tried where the file does not tell; smaller ones fit by chance
 
 
 @dataclass(frozen=True)
@@ -211,17 +212,17 @@ def find_grid(
             ("levels", told.levels, levels), ("features", told.features, features), ("base", told.base, base),
         )
     )  # fmt: skip
-    tables = [told.log2_table] if told.log2_table else [log2_table, *(n for n in range(MOST_LOG2, 3, -1) if n != log2_table)]
+    others = (table for table in range(MOST_LOG2, LEAST_LOG2 - 1, -1) if table != log2_table)
+    tables = [told.log2_table] if told.log2_table else [log2_table, *others]
     growths = [told.growth] if told.growth else [growth_between(base, far, levels) for far in _told_or(told.finest, finest)]
-    for growth in growths:
-        for table in tables:
+    # the usual width before all else: with another one a wrong table may fit by chance
+    for chosen in ((width,) if width else WIDTHS) if network else (0,):
+        for growth, table in product(growths, tables):
             spec = GridSpec(dim, levels, features, table, base, growth)
             rest = count - spec.rows * features
             if rest < 0 or (rest > 0 and not network):
                 continue
-            found = (
-                find_network(rest, spec.outputs, outputs, (width,) if width else (64, 128, 32, 16, 256)) if network else (0, 0)
-            )
+            found = find_network(rest, spec.outputs, outputs, (chosen,)) if network else (0, 0)
             if found:
                 source.assume.note(f"log2_table = {table}, growth = {growth:.6g} (fit the number of parameters)")
                 return spec, *found
