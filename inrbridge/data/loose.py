@@ -17,7 +17,7 @@ from torch import Tensor
 from inrbridge.data.describing import architecture_of, check_finite, shorten
 from inrbridge.data.field_set import FieldSet
 from inrbridge.data.manifest import FILE, Item, Manifest, Shard
-from inrbridge.data.opening import OPENING_ERRORS, claim
+from inrbridge.data.opening import OPENING_ERRORS, check_any_has, claim
 from inrbridge.data.sources import PerFile, find_sources
 from inrbridge.data.store import Store
 from inrbridge.errors import LeftOut, MissingFile, StoreError
@@ -59,6 +59,7 @@ class LooseFolder(FieldSet):
         self._kept: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._free = memory
         self._records: list[list[dict]] = []
+        check_any_has(options or {}, format)
         failed = []
         for source in find_sources(self.path, labels, splits, pattern=label_pattern):
             try:
@@ -68,10 +69,10 @@ class LooseFolder(FieldSet):
                 for index, field in claimed.fields():
                     self._enter(source.item(index, field), field, _Place(source.path, claimed.format, claimed.options_of(index)))
             except OPENING_ERRORS as error:
-                failed.append(f"{source.path.relative_to(self.path.absolute())} ({error})")
+                failed.append(str(error) if str(source.path) in str(error) else f"{source.path}: {error}")
         if failed:
-            text = f"Left out {len(failed)} files of {self.path} that do not open: {shorten(failed, 3)}; see: inrbridge info FILE"
-            warnings.warn(text, LeftOut, stacklevel=2)
+            what = "1 file" if len(failed) == 1 else f"{len(failed)} files"
+            warnings.warn(f"Left out {what} of {self.path}. {shorten(failed, 3)}", LeftOut, stacklevel=2)
         self._close(failed)
 
     def __getstate__(self) -> dict:
@@ -86,9 +87,9 @@ class LooseFolder(FieldSet):
         states = {name: value[None] for name, value in state.items()}
         architecture = architecture_of(field, states)
         check_finite([record["name"]], states)
-        known = len(self.manifest.architectures)
-        number = list(self.manifest.architectures).index(self.manifest.add_architecture(architecture))
-        if number == known:
+        name = self.manifest.add_architecture(architecture)
+        number = list(self.manifest.architectures).index(name)
+        if number == len(self._places):
             self._places.append([])
             self._records.append([])
         self._places[number].append(place)
