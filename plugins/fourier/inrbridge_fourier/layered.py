@@ -36,11 +36,8 @@ def _on_features(source: Source, names: Names, dialect: Dialect, frequencies: Te
     dim = frequencies.shape[1] if names.has_raw else 0
     place = _choose(source, "raw", source.told.raw, dialect.raw, _RAW) if dim else "last"
     first, bias = layers[0]
-    raw, waves = (
-        (first[:, :dim], first[:, dim:])
-        if place == "first"
-        else (first[:, first.shape[1] - dim :], first[:, : first.shape[1] - dim])
-    )
+    start = 0 if place == "first" else first.shape[1] - dim
+    raw, waves = first[:, start : start + dim], torch.cat([first[:, :start], first[:, start + dim :]], 1)
     if order == "sin-cos":
         sine, cosine = waves.chunk(2, 1)
         waves = torch.cat([cosine, sine], 1)

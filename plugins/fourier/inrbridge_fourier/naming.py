@@ -17,7 +17,8 @@ class Names:
     """The names that one code base gave to the parts of a network.
 
     `encoding` is None where no frequencies were saved; `is_wide` where they are (d, m), not (m, d). `layers` are
-    weight and bias (None without one) in order; `has_raw`: the coordinates themselves are read too; `skips`: layers that read them again.
+    weight and bias (None without one) in order; `has_raw`: the coordinates themselves are read too; `skips`: layers that read
+    them again.
     """
 
     encoding: str | None
