@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from inrbridge import errors
-from inrbridge_ngp.networks import Layer, layers_of, pack_network, padded
+from inrbridge_ngp.networks import ALIGNMENT, Layer, layers_of, pack_network, padded
 
 if TYPE_CHECKING:
     from inrbridge_ngp.field import NgpField
@@ -42,6 +42,8 @@ def obstacle(field: NgpField) -> str:
         return "its networks have biases"
     if field.layers == 0 or (field.head == "radiance" and field.colour_layers == 0):
         return "its networks have no hidden layers"
+    if field.width % ALIGNMENT or (field.head == "radiance" and field.colour_width % ALIGNMENT):
+        return f"the widths of its networks are no multiples of {ALIGNMENT}"
     if field.convention.outside == "blank":
         return "it has no features beyond its box"
     return ""
