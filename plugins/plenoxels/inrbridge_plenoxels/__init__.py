@@ -83,7 +83,7 @@ class PlenoxelsFormat(Format):
             functions = Basis(basis, count, side=side, octaves=octaves, width=width)
         if density_scale is None:
             counts = cells.resolution if isinstance(cells, Lattice) else (branching**levels,) * 3
-            density_scale = max(n / s for n, s in zip(counts, places.size, strict=True))
+            density_scale = max(n / s for n, s in zip(counts, places.size, strict=False))
         field = PlenoxelField(
             domain, channels, cells=cells, head=head, basis=functions, density=density, density_scale=density_scale,
             colour=colour, padding=padding, axes=axes, channel_ranges=channel_ranges,

@@ -161,7 +161,7 @@ class PlenoxelField(nn.Module):
         found, weights = self.cells.find(self._in_cube(x[..., :dim]), states, b)
         first = rows * torch.arange(b, device=found.device)
         found = (found + first[:, None, None]).flatten(0, 1)
-        row = weighted_rows(table.flatten(0, 1), found, weights.flatten(0, 1)).reshape(b, -1, columns)
+        row = weighted_rows(table.flatten(0, 1), found, weights.flatten(0, 1)).reshape(b, x.shape[-2], columns)
         if self.head == "values":
             return row
         density = self.density_scale * DENSITIES[self.density](row[..., :1])

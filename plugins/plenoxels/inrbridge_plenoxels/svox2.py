@@ -14,6 +14,8 @@ _LAYERS = (0, 2, 4, 6)  # of its network, activations between
 
 def read_svox2(source: Source) -> Parts:
     """Read a ckpt.npz: links into rows of raw density and of 3 k coefficients, those of red first."""
+    if source.padding is not None:
+        raise errors.ConfigError(f"Got padding = {source.padding} for a file of svox2, expected none: it pads no colours.")
     links = check_whole("links", source.array("links", ("x", "y", "z")))
     density, coefficients = _rows(source)
     rows, columns = coefficients.shape
