@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-MAX_BYTES, MAX_NAMES, MAX_DEPTH = 2**20, 20_000, 16
+from inrbridge.containers.contents import is_plain, walk
+
+MAX_BYTES, MAX_YAML = 2**20, 2**17  # bytes, characters: reading YAML takes a second for 100 KB
+MAX_NAMES, MAX_DEPTH = 20_000, 16
 _WORDS = ("config.yml", "config.yaml", "config.json", "nef.json")
 _TRANSFORMS = "dataparser_transforms.json"
 
@@ -48,6 +51,9 @@ def _read(path: Path) -> object | None:
 def _yaml(text: str) -> object | None:
     import yaml
 
+    if len(text) > MAX_YAML:
+        return None
+
     class Plain(yaml.SafeLoader):
         def compose_node(self, parent, index):
             if self.check_event(yaml.AliasEvent):  # a few lines of aliases can stand for more than the memory holds
@@ -67,20 +73,10 @@ def _yaml(text: str) -> object | None:
 
     Plain.add_multi_constructor("", untagged)
     try:
-        return yaml.load(text, Plain)  # noqa: S506: a SafeLoader that constructs nothing but plain values
-    except (yaml.YAMLError, TypeError, AttributeError):
+        return yaml.load(text, Plain)  # a SafeLoader that constructs nothing but plain values
+    except Exception:  # its tags promise numbers and dates that are none: KeyError, IndexError, ... are the reader's words for it
         return None
 
 
 def _flat(tree: dict) -> Iterator[tuple[str, object]]:
-    pending: list[tuple[str, object, int]] = [("", tree, 0)]
-    budget = MAX_NAMES
-    while pending and budget:
-        name, value, depth = pending.pop()
-        budget -= 1
-        if isinstance(value, dict | list | tuple):
-            if depth < MAX_DEPTH:
-                pairs = list(value.items() if isinstance(value, dict) else enumerate(value))[:budget]
-                pending.extend((f"{name}.{key}" if name else str(key), child, depth + 1) for key, child in reversed(pairs))
-        elif value is None or isinstance(value, bool | int | float | str):
-            yield name, value
+    return ((name, value) for name, value in walk(tree, names=MAX_NAMES, depth=MAX_DEPTH) if is_plain(value))

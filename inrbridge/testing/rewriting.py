@@ -21,7 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from inrbridge.containers.pickles import InertFile, Shell, TensorRef
+from inrbridge.containers.records import Array, Shell, SparseRef, TensorRef
+from inrbridge.containers.torch_files import InertFile
 from inrbridge.formats import Probe
 
 METADATA = "__metadata__"
@@ -123,7 +124,6 @@ def _torch(path: Path) -> Tree:
 
 def _inert(path: Path) -> object:
     """The content of a pickle of more than tensors; objects become dicts of their state."""
-    file = InertFile(path)
 
     def plain(node: object) -> object:
         if isinstance(node, dict):
@@ -132,12 +132,12 @@ def _inert(path: Path) -> object:
             return type(node)(plain(child) for child in node)
         if isinstance(node, Shell):
             return plain(node.state)
-        if isinstance(node, TensorRef):
+        if isinstance(node, TensorRef | SparseRef):
             return file.read(node)
-        content = getattr(node, "content", None)  # an array of numpy, or the list in an array of objects
-        return plain(content()) if callable(content) else node
+        return plain(node.content()) if isinstance(node, Array) else node
 
-    return plain(file.tree)
+    with InertFile(path) as file:
+        return plain(file.tree)
 
 
 def _torch_bytes(content: object, is_zip: bool) -> bytes:
