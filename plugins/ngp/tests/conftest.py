@@ -5,6 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from inrbridge_ngp import NgpFormat
+
+from inrbridge import Probe, errors
+from inrbridge.testing.damage import damaged
 
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 
@@ -130,6 +134,25 @@ def places(n, low, high, seed=1):
     chance = np.random.default_rng(seed)
     d = chance.standard_normal((n, 3))
     return chance.uniform(low, high, (n, 3)).astype(np.float32), (d / np.linalg.norm(d, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def survives(tmp_path):
+    """Open damaged variants of a file: each gives a field, or one CannotOpen; returns how many were refused."""
+
+    def check(path, count=16):
+        refused = 0
+        for what, variant in damaged(path, tmp_path / "damaged", seed=1, count=count):
+            try:
+                NgpFormat().recognizes(Probe(variant))
+                NgpFormat().open(variant)
+            except errors.CannotOpen:
+                refused += 1
+            except Exception as error:
+                raise AssertionError(f"{path.name}, {what}: {type(error).__name__}: {error}") from error
+        return refused
+
+    return check
 
 
 @pytest.fixture

@@ -290,3 +290,10 @@ def test_parts_that_do_not_fit(change, slow, tmp_path):
         state = generations(parts)["tcnn since December 2023"][0]
     with pytest.raises(errors.CannotOpen):
         NgpFormat().open(save(tmp_path, parts.shared() | state | change))
+
+
+@pytest.mark.parametrize("era", ["tcnn since December 2023", "torch of mid 2023"])
+def test_damage_is_told_in_one_word(era, slow, survives, tmp_path):
+    parts = Nerfacto(slow)
+    (tmp_path / "config.yml").write_text(CONFIG + "    average_init_density: 0.5\n")
+    assert survives(save(tmp_path, parts.shared() | generations(parts)[era][0]), count=24)

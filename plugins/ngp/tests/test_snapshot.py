@@ -295,6 +295,14 @@ def test_a_vector_of_a_network_whose_padding_is_a_bias(encoding, slow, tmp_path)
         NgpFormat().open(path)
 
 
+def test_damage_is_told_in_one_word(slow, survives, tmp_path):
+    assert survives(Snapshot(slow, "nerf", lights=True, extra=2).write(tmp_path / "a.ingp"), count=32)
+    vector = slow.numbers(slow.count(3, 2, 16, 1), 1)
+    config = {"encoding": {"otype": "Identity"}, "network": {**PERCEPTRON, "n_hidden_layers": 1}, "n_input_dims": 3,
+              "n_output_dims": 2}  # fmt: skip
+    assert survives(write_vector(tmp_path, vector, config))
+
+
 @needs_data
 def test_the_sample_has_the_values_of_its_golden_twin(slow):
     truth = np.load(Path(DATA, "checkpoints/instant_ngp/synthetic_lego_nerf.golden.npz"), allow_pickle=False)

@@ -346,3 +346,10 @@ def test_gmnerf(name, slow, tmp_path):
     x, _ = slow.places(32, -0.75, 0.75)
     assert largest(values(field, x), gmnerf_twin(slow, state, x, 2)) < 1e-4
     assert field.domain == Box.centered(3, 0.7) and field.channel_names[-1] == "density"
+
+
+@pytest.mark.parametrize("name", ["nerfacc", "ngp_pl", "torch_ngp", "hashnerf"])
+def test_damage_is_told_in_one_word(name, slow, survives, tmp_path):
+    state = {"nerfacc": nerfacc_state, "ngp_pl": lambda slow: ngp_pl_state(slow, True), "hashnerf": hashnerf_state,
+             "torch_ngp": lambda slow: torch_ngp_state(slow, 1)}[name](slow)  # fmt: skip
+    assert survives(save(tmp_path / "field.pth", state))
