@@ -50,9 +50,10 @@ def run(args) -> int:
         failed.append((str(path), error.exit_code if path in named else int(args.strict)))
         print(f"inrbridge pack: {error if str(path) in str(error) else f'{path}: {error}'}", file=sys.stderr)
 
+    is_single = len(args.paths) == 1 and not Path(args.paths[0]).is_dir()  # then its error is all that there is to say
     store = pack(
         args.paths, args.out, args.labels, args.split, args.format, label_pattern=args.label_pattern,
-        options=dict(option(text) for text in args.set), keep_going=True, on_error=tell,
+        options=dict(option(text) for text in args.set), keep_going=not is_single, on_error=tell,
         on_skip=lambda path, why: skipped.setdefault(why, []).append(str(path)), progress=True,
     )  # fmt: skip
     facts = summary(store, args.out)

@@ -17,7 +17,7 @@ from inrbridge.cli.tables import print_table
 
 def add_arguments(parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained model")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="field files, or folders that are one field each")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="field files, or folders of them")
     parser.add_argument("-o", "--out", metavar="DIR", help="write predictions.json into this folder")
     parser.add_argument("--format", metavar="NAME", help="open the files with this format")
     parser.add_argument("--sampler", metavar="NAME", help="where to evaluate the fields")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,22 +16,13 @@ from torch import Tensor
 from inrbridge.data.describing import architecture_of, check_finite, shorten
 from inrbridge.data.field_set import FieldSet
 from inrbridge.data.manifest import FILE, Item, Manifest, Shard
-from inrbridge.data.opening import OPENING_ERRORS, check_any_has, claim
+from inrbridge.data.opening import OPENING_ERRORS, Entry, check_any_has, claim
 from inrbridge.data.sources import PerFile, find_sources
 from inrbridge.data.store import Store
 from inrbridge.errors import LeftOut, MissingFile, StoreError
 from inrbridge.field import Field
 
 MEMORY = 2 * 2**30  # bytes of states that are kept
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a row comes from: a file, and which of its fields."""
-
-    path: Path
-    format: str
-    options: Mapping[str, object]
 
 
 class LooseFolder(FieldSet):
@@ -55,7 +45,7 @@ class LooseFolder(FieldSet):
                  memory: int = MEMORY):  # fmt: skip
         super().__init__(Path(path), Manifest())
         self.memory = memory
-        self._places: list[list[_Place]] = []  # by shard and row
+        self._entries: list[list[Entry]] = []  # by shard and row
         self._kept: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._free = memory
         self._records: list[list[dict]] = []
@@ -67,7 +57,7 @@ class LooseFolder(FieldSet):
                 if claimed is None:
                     continue
                 for index, field in claimed.fields():
-                    self._enter(source.item(index, field), field, _Place(source.path, claimed.format, claimed.options_of(index)))
+                    self._enter(source.item(index, field), field, claimed.entry(index))
             except OPENING_ERRORS as error:
                 failed.append(str(error) if str(source.path) in str(error) else f"{source.path}: {error}")
         if failed:
@@ -82,19 +72,19 @@ class LooseFolder(FieldSet):
         states = [self._state(shard, row) for row in rows]
         return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
-    def _enter(self, record: dict, field: Field, place: _Place) -> None:
+    def _enter(self, record: dict, field: Field, entry: Entry) -> None:
         state = {name: value.detach().to("cpu").contiguous() for name, value in field.state_dict().items()}
         states = {name: value[None] for name, value in state.items()}
         architecture = architecture_of(field, states)
         check_finite([record["name"]], states)
         name = self.manifest.add_architecture(architecture)
         number = list(self.manifest.architectures).index(name)
-        if number == len(self._places):
-            self._places.append([])
+        if number == len(self._entries):
+            self._entries.append([])
             self._records.append([])
-        self._places[number].append(place)
+        self._entries[number].append(entry)
         self._records[number].append(record)
-        self._keep(number, len(self._places[number]) - 1, state)
+        self._keep(number, len(self._entries[number]) - 1, state)
 
     def _keep(self, shard: int, row: int, state: dict[str, Tensor]) -> None:
         size = sum(value.numel() * value.element_size() for value in state.values())
@@ -104,15 +94,13 @@ class LooseFolder(FieldSet):
 
     def _state(self, shard: int, row: int) -> dict[str, Tensor]:
         if (shard, row) not in self._kept:
-            from inrbridge.io import open_field
-
-            place = self._places[shard][row]
-            state = open_field(place.path, place.format, **place.options).state_dict()
+            entry = self._entries[shard][row]
+            state = entry.open().state_dict()
             expected = self.manifest.architectures[self.manifest.shards[shard].architecture].tensors
             if {name: tuple(value.shape) for name, value in state.items()} != {
                 name: shape for name, (_, shape) in expected.items()
             }:
-                raise StoreError(f"{place.path} was changed since this folder was opened, expected it as it was; open it again.")
+                raise StoreError(f"{entry.path} was changed since this folder was opened, expected it as it was; open it again.")
             self._keep(shard, row, {name: value.detach().contiguous() for name, value in state.items()})
             return state
         return self._kept[shard, row]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrbridge.data.sources import Source
+from inrbridge.data.sources import Source, find_sources
 from inrbridge.errors import (
     AmbiguousFormat,
     CannotOpen,
     CannotSave,
     ConfigError,
+    InrBridgeError,
+    MissingFile,
     NotFinite,
     PluginError,
     UnknownName,
@@ -24,6 +27,22 @@ from inrbridge.plugins import all_formats, get_format
 
 # what a single file can be guilty of; a full disk or a wrong pattern is no reason to go on with the next file
 OPENING_ERRORS = (AmbiguousFormat, CannotOpen, CannotSave, ConfigError, NotFinite, PluginError, UnknownName)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One field of a file, not yet opened: the format (None: to be recognized) and the options to open it with."""
+
+    path: Path
+    format: str | None = None
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return str(self.path) if "index" not in self.options else f"{self.path}/{self.options['index']}"
+
+    def open(self) -> Field:
+        """Open the field; raises as `open_field` does."""
+        return open_field(self.path, self.format, **self.options)
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,9 @@ class Claimed:
         """The numbers of its fields; [None] for a file of one."""
         return [None] if self.count == 1 else list(range(self.count))
 
-    def options_of(self, index: int | None) -> dict[str, object]:
-        """Return the options that open one of its fields."""
-        return {**self.options, **({} if index is None else {"index": index})}
+    def entry(self, index: int | None) -> Entry:
+        """Return one of its fields, not yet opened."""
+        return Entry(self.path, self.format, {**self.options, **({} if index is None else {"index": index})})
 
     def fields(self, among: list[int | None] | None = None) -> Iterator[tuple[int | None, Field]]:
         """Open its fields in turn, all of them or those of some numbers."""
@@ -51,7 +70,7 @@ class Claimed:
             yield from enumerate(open_fields(self.path, self.format, **self.options))
             return
         for index in indices:
-            yield index, open_field(self.path, self.format, **self.options_of(index))
+            yield index, self.entry(index).open()
 
 
 def claim(source: Source, format: str | None, options: Mapping[str, object]) -> Claimed | None:
@@ -79,6 +98,38 @@ def claim(source: Source, format: str | None, options: Mapping[str, object]) -> 
     mine = dict(options) if format is not None else {key: value for key, value in options.items() if key in known}
     count = 1 if "index" in mine else count_fields(probe, chosen)
     return Claimed(source.path, name, count, mine)
+
+
+def entries_of(path: str | Path, format: str | None = None) -> list[Entry]:
+    """List the fields at a path: one, or those of a file that holds several, or those of a folder that is none itself.
+
+    What no format claims is listed only where nothing else is: opening it tells why.
+    """
+    path = Path(path)
+    if path.is_dir() and not _is_claimed(path):
+        try:
+            sources = find_sources(path)
+        except MissingFile:
+            return [Entry(path, format)]
+    else:
+        sources = [Source(path, path.name)]
+    found = []
+    for source in sources:
+        try:
+            claimed = claim(source, format, {})
+        except InrBridgeError:
+            found.append(Entry(source.path, format))
+        else:
+            found += [] if claimed is None else [claimed.entry(index) for index in claimed.indices]
+    return found or [Entry(path, format)]
+
+
+def _is_claimed(path: Path) -> bool:
+    try:
+        identify_probe(look(path))
+    except InrBridgeError:
+        return False
+    return True
 
 
 def check_any_has(options: Mapping[str, object], format: str | None) -> None:

@@ -64,10 +64,10 @@ def pack(
     options = dict(options or {})
     check_any_has(options, format)
     sources = find_sources(paths, labels, splits, names, label_pattern)
-    first_error: InrBridgeError | None = None
+    failures = 0
     with (
         StoreWriter(out, shard_items=shard_items, class_names=class_names) as writer,
-        Progress(len(sources), "pack", progress, unit="file") as bar,
+        Progress(len(sources), "pack", progress if len(sources) > 1 else None, unit="file") as bar,
     ):
         for source in sources:
             try:
@@ -78,14 +78,14 @@ def pack(
             except OPENING_ERRORS as error:
                 if not keep_going:
                     raise
-                first_error = first_error or error
+                failures += 1
                 if on_error is not None:
                     on_error(source.path, error)
             bar.advance(fields=str(len(writer)))
         if not len(writer):
-            raise first_error or MissingFile(
-                f"Got {len(sources)} files that no format claims, such as {sources[0].path}, expected at least one field; "
-                "ask about one: inrbridge info FILE"
+            raise MissingFile(
+                f"Got {len(sources)} files, of which no format claims {len(sources) - failures} and {failures} do not open, "
+                f"expected at least one field; ask about one: inrbridge info {sources[0].path}"
             )
         return writer.store()
 

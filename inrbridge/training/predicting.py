@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from inrbridge.data import align
+from inrbridge.data.opening import Entry, entries_of
 from inrbridge.data.view import View
 from inrbridge.errors import ConfigError, InrBridgeError
 from inrbridge.field import Field
-from inrbridge.io import open_field
 from inrbridge.nn.sampled import Sampled
 from inrbridge.stacking import FieldStack, stack
 from inrbridge.training.distributed import choose_device
@@ -28,14 +28,15 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
     """Apply a model that `load_model` or `train` gave, or its folder.
 
     Args:
-        fields: fields, paths, or a mixture; each is brought to the model's domain and channels.
+        fields: fields, paths, or a mixture; each is brought to the model's domain and channels. A folder stands for the
+            field files in it, a file of several fields for each of them.
         format: of the files; None asks the installed formats.
         sampler, n, seed, device: as in `evaluate`.
         keep_going: give {"path", "error"} for what cannot be opened or aligned, instead of raising.
 
     Returns:
-        One dict per field, in order: path (None for a field in memory), and label and probabilities {class: share}, or, for a
-        regression, value.
+        One dict per field, in order: path (None for a field in memory; FILE/0, FILE/1, ... of several), and label and
+        probabilities {class: share}, or, for a regression, value.
     """
     check_batch_size(batch_size)
     model, device = net_on(model, device)
@@ -46,11 +47,11 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
             "a net of your own is called directly: net(fields, discretization)."
         )
     is_one = isinstance(fields, str | Path) or (callable(fields) and not isinstance(fields, FieldStack))
-    items = [fields] if is_one else list(fields)
+    items = list(_opened_or_not([fields] if is_one else fields, format))
     place = choose_device(device)
     points = {**DEFAULT_POINTS, **card.points, **without_none(sampler=sampler, n=n, seed=seed)}
     discretization = evaluation_points(card.domain, **points, device=place)
-    answers: list[dict] = [{"path": str(item) if isinstance(item, str | Path) else None} for item in items]
+    answers: list[dict] = [{"path": str(item) if isinstance(item, Entry) else None} for item in items]
     task = get_task(card.task)
     was_training = model.training
     model.to(place).eval()
@@ -58,7 +59,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
         ready: list[tuple[int, Field]] = []
         for i in range(start, min(start + batch_size, len(items))):
             try:
-                ready.append((i, _prepared(items[i], format, card)))
+                ready.append((i, _prepared(items[i], card)))
             except InrBridgeError as error:
                 if not keep_going:
                     raise
@@ -74,8 +75,16 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
     return answers
 
 
-def _prepared(item, format: str | None, card: Card) -> Field:
+def _opened_or_not(fields: Iterable, format: str | None) -> Iterator[Field | Entry]:
+    for item in fields:
+        if isinstance(item, str | Path):
+            yield from entries_of(item, format)
+        else:
+            yield item
+
+
+def _prepared(item: Field | Entry, card: Card) -> Field:
     """Open a file and align the field as the fields of the training set were."""
-    field = open_field(item, format) if isinstance(item, str | Path) else item
+    field = item.open() if isinstance(item, Entry) else item
     view = View.from_json(card.view).of(getattr(field, "format", None))
     return align(field, card.domain, card.channels, **view)

@@ -156,7 +156,7 @@ def test_one_bad_file_among_good_ones(files, capsys):
     assert [answer["path"] for answer in answers if "label" in answer] == good
     assert error.count("inrbridge predict: ") == 3 and "Traceback" not in error and not Path("executed").exists()
     assert json.loads(Path("answers/predictions.json").read_text()) == answers
-    assert main(["pack", *good, "cut.safetensors", "-o", "packed", "--keep-going"]) == 1
+    assert main(["pack", *good, "cut.safetensors", "-o", "packed"]) == 1
     assert len(Store("packed")) == len(good) and "truncated" in capsys.readouterr().err
 
 

@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from fake_formats import RippleFormat, ripple
 from PIL import Image
 from reference_fitting import SwellFormat
 
-from inrbridge import plugins
+from inrbridge import open_field, plugins
 from inrbridge.cli.main import main
 from inrbridge.data import Store
+from inrbridge.data.packing import PACKED_ALREADY, UNCLAIMED
 
 
 @pytest.fixture(autouse=True)
@@ -104,15 +106,27 @@ def test_pack_and_preview(capsys, tmp_path):
         folder = tmp_path / "fields" / "xy"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         RippleFormat().save(ripple(seed=i), folder / f"{i}.safetensors")
-    (tmp_path / "fields" / "junk.bin").write_bytes(b"junk")
-    assert run(capsys, "pack", "fields", "-o", "broken")[0] != 0
-    code, out, error = run(capsys, "pack", "fields", "-o", "store", "--keep-going", "--split", "test", "--json")
+    (tmp_path / "fields" / "README.md").write_text("about these fields")
+    code, out, _ = run(capsys, "pack", "fields", "-o", "store", "--split", "test")
+    assert code == 0 and "3: 3 ripple" in out and "x (2), y (1)" in out and "1 (no format claims it: 1 .md)" in out
+    (tmp_path / "fields" / "bad.pt").write_bytes(b"")
+    code, out, error = run(capsys, "pack", "fields", "-o", "store", "--split", "test", "--json")
     facts = json.loads(out)
-    assert code == 1 and facts["fields"] == 3 and facts["labels"] == ["x", "y"] and "junk.bin" in error
-    assert facts["left_out"][0].endswith("junk.bin")
-    (tmp_path / "labels.csv").write_text("0.safetensors,first\n2.safetensors,third\n")
+    assert code == 0 and facts["fields"] == 3 and facts["labels"] == {"x": 2, "y": 1} and facts["splits"] == {"test": 3}
+    assert "the file is empty" in error and facts["left_out"] == [str(tmp_path / "fields" / "bad.pt")]
+    assert {why: len(paths) for why, paths in facts["skipped"].items()} == {UNCLAIMED: 1, PACKED_ALREADY: 3}
+    assert run(capsys, "pack", "fields", "-o", "store", "--strict")[0] == 1
+    assert run(capsys, "pack", "fields/x", "fields/bad.pt", "-o", "store2")[0] == 1  # it was named
+    assert run(capsys, "pack", "fields/x", "fields/README.md", "-o", "store2")[0] == 2
+    (tmp_path / "labels.csv").write_text("path,label,split\nfields/x/0.safetensors,first,train\nfields/x/2.safetensors,third,\n")
     code, out, _ = run(capsys, "pack", "fields/x", "-o", "named", "--labels", "labels.csv")
-    assert code == 0 and "2 ripple" in out and "first, third" in out
+    assert code == 0 and "2 ripple" in out and "first (1), third (1)" in out and "train (1)" in out
+    code, out, _ = run(capsys, "pack", "fields/x", "-o", "matched", "--label-pattern", r"x/(?P<label>\d)", "--set", "gain=2")
+    assert code == 0 and "0 (1), 2 (1)" in out
+    x = torch.rand(5, 2)
+    torch.testing.assert_close(Store("matched").field(0)(x), 2 * open_field("fields/x/0.safetensors")(x))
+    code, _, error = run(capsys, "pack", "fields/x", "-o", "matched", "--set", "gian=2")
+    assert code == 2 and 'Did you mean "gain"' in error
 
     code, out, _ = run(capsys, "preview", "fields/x/0.safetensors", "--resolution", "8", "-o", "one.png", "--title", "ripples")
     assert code == 0 and out.strip() == "one.png" and (tmp_path / "one.png").stat().st_size > 1000

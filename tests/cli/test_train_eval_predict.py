@@ -59,6 +59,24 @@ def test_a_whole_session(store, tmp_path, capsys):
     assert hits / len(fields) == summary["metrics"]["accuracy"]
 
 
+def test_a_folder_of_files_is_as_good_as_a_store(trained, store, tmp_path, capsys):
+    fields, run = store.parent / "fields", tmp_path / "run"
+    assert main(["train", "--set", f"data.store={fields}", "--set", f"run.out={run}", *SMALL]) == 0
+    assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    results = []
+    for words in ([run], [run, fields, "--split", "test"], [trained, store, "--split", "test"]):
+        assert main(["eval", *map(str, words), "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out)["results"][0] | {"seconds": 0})
+    assert results[0] == results[1] == results[2]
+    files = sorted(map(str, (fields / "test").rglob("*.safetensors")))
+    (fields / "test" / "notes.txt").write_text("of another kind")
+    for words in (files, [str(fields / "test")]):
+        assert main(["predict", str(run), *words, "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[3] == results[4] and [answer["path"] for answer in results[4]] == files
+
+
 def test_plain_output(trained, store, capsys):
     assert main(["eval", str(trained), str(store), "--split", ""]) == 0
     out = capsys.readouterr().out

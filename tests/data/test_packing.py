@@ -97,7 +97,7 @@ def test_files_of_other_kinds_are_passed_over_in_a_folder_and_errors_when_named(
         pack(folder, folder / "c")
     (folder / "only").mkdir()
     (folder / "only" / "a.txt").write_text("nothing")
-    with pytest.raises(MissingFile, match="1 files that no format claims"):
+    with pytest.raises(MissingFile, match="no format claims 1 and 0 do not open"):
         pack(folder / "only", folder / "d")
     assert not (folder / "d").exists()
 
