@@ -35,7 +35,7 @@ def add_arguments(parser) -> None:
     camera.add_argument("--pose", metavar="FILE", help="poses, camera to world, OpenGL axes: .npy, .npz, .txt or transforms.json")
     camera.add_argument("--turntable", metavar="N", type=int, help="N views all around: a contact sheet, or a .gif")
     camera.add_argument("--target", metavar="X,Y,Z", help="what an orbit turns around; default the middle")
-    camera.add_argument("--up", metavar="AXIS", default="z", help="upward axis: x, y, z, -x, -y or -z")
+    camera.add_argument("--up", metavar="AXIS", help="upward axis: x, y, z, -x, -y or -z; default the field's own, else z")
     camera.add_argument(
         "--angle", metavar="DEGREES", type=float, help="of view along the width; default: as the poses tell, or 39.6"
     )

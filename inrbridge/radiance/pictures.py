@@ -30,7 +30,7 @@ def default_camera(
     radius: float | None = None,
     target: Sequence[float] | None = None,
     angle: float = FIELD_OF_VIEW,
-    up: str = "z",
+    up: str | None = None,
     near: float = 0.0,
     far: float = math.inf,
     occupancy: Occupancy | None = None,
@@ -41,6 +41,7 @@ def default_camera(
         theta, phi: radians, as of `orbit`; angle: of view along the width, in radians.
         radius, target: default so far away, and aimed so, that all matter is seen (found by `occupancy`, or a look at the
             field); with a radius the default target is the middle of the field's box.
+        up: default the field's own `up`, an axis such as "y", where it has one; else "z".
     """
     if target is None or radius is None:
         box = Medium.of(field).box
@@ -53,6 +54,7 @@ def default_camera(
     if len(target) != 3:
         raise ConfigError(f"Got the target {tuple(target)}, expected three coordinates.")
     focal = focal_length(resolution, angle)
+    up = up or getattr(field, "up", None) or "z"
     return Camera(orbit(theta, phi, radius, target=target, up=up), focal, resolution, resolution, near, far)
 
 

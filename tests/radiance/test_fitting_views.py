@@ -179,6 +179,14 @@ def test_the_default_camera_sees_all_matter_and_little_else():
         assert (opacity > 0.01).float().mean() > 0.1
 
 
+def test_a_field_may_say_which_way_is_up():
+    field = ball()
+    field.up = "y"
+    options = {"radius": 3.0, "target": (0.0, 0.0, 0.0)}
+    assert torch.equal(default_camera(field, 8, **options).pose, default_camera(ball(), 8, up="y", **options).pose)
+    assert torch.equal(default_camera(field, 8, up="z", **options).pose, default_camera(ball(), 8, **options).pose)
+
+
 def test_pictures_of_radiance_fields():
     lone = preview(ball(), resolution=16)
     assert (

@@ -39,7 +39,8 @@ class NgpFormat(Format):
               activation: str = "relu", final: str = "none", bias: str = "none", head: str | None = None, geometry: int = 16,
               harmonics: int = 4, colour_width: int | None = None, colour_layers: int = 2, colour_bias: str = "none",
               convention: Mapping[str, object] | None = None, axes: Sequence[str] | None = None,
-              channel_ranges: Sequence[Sequence[float] | None] | None = None, evaluator: str = "auto") -> NgpField:  # fmt: skip
+              channel_ranges: Sequence[Sequence[float] | None] | None = None, up: str | None = None,
+              evaluator: str = "auto") -> NgpField:  # fmt: skip
         """Return a fresh trainable field.
 
         Args:
@@ -54,6 +55,7 @@ class NgpFormat(Format):
             geometry, harmonics, colour_width, colour_layers: of radiance: outputs of the base network, degrees of the
                 directions' harmonics, and the colour network.
             frequencies, planes, raw, activation, final, bias, colour_bias, convention: as other code bases have them.
+            axes, channel_ranges, up: what coordinates and values mean, and the axis that points upward, for pictures.
             evaluator: "torch", "tinycudann" or "auto".
         """
         import torch
@@ -83,7 +85,7 @@ class NgpFormat(Format):
             domain, channels, grid=spec, frequencies=frequencies, planes=planes, raw=raw, width=width, layers=layers,
             activation=activation, final=final, bias=bias, head=head, geometry=geometry, harmonics=harmonics,
             colour_width=width if colour_width is None else colour_width, colour_layers=colour_layers, colour_bias=colour_bias,
-            convention=Convention.of(convention), axes=axes, channel_ranges=channel_ranges,
+            convention=Convention.of(convention), axes=axes, channel_ranges=channel_ranges, up=up,
         )  # fmt: skip
         field.evaluator = evaluator
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))

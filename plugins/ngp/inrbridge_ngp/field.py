@@ -21,6 +21,7 @@ from inrbridge_ngp.levels import GridSpec
 from inrbridge_ngp.networks import ACTIVATIONS, BIASES, Layer, evaluate, layers_of, weighted_rows
 
 HEADS = ("values", "medium", "radiance")
+UPWARD = ("x", "y", "z", "-x", "-y", "-z")
 COLOURS = ("red", "green", "blue", "density")
 TABLE_SPREAD = 1e-2  # of fresh tables; the paper's 1e-4 learns as well and starts later
 _CACHE_NUMBERS = 2**19  # of a chunk's corners or features, on a CPU
@@ -41,7 +42,7 @@ class NgpField(nn.Module):
         geometry: outputs of the base network in a radiance field.
         harmonics: degrees of the spherical harmonics of the direction.
         colour_width, colour_layers, colour_bias: of the colour network.
-        axes, channel_ranges: what coordinates and values mean, where that is known.
+        axes, channel_ranges, up: what coordinates and values mean, and which axis points upward ("y"), where that is known.
     """
 
     format = "ngp"
@@ -51,14 +52,14 @@ class NgpField(nn.Module):
                  activation: str = "relu", final: str = "none", bias: str = "none", head: str = "values", geometry: int = 16,
                  harmonics: int = 4, colour_width: int = 64, colour_layers: int = 2, colour_bias: str = "none",
                  convention: Convention | None = None, axes: Sequence[str] | None = None,
-                 channel_ranges: Sequence[Sequence[float] | None] | None = None):  # fmt: skip
+                 channel_ranges: Sequence[Sequence[float] | None] | None = None, up: str | None = None):  # fmt: skip
         super().__init__()
         self.domain, self.channels = domain, channels
         self.grid, self.frequencies, self.planes_shape, self.raw = grid, frequencies, planes and tuple(planes), raw
         self.width, self.layers, self.activation, self.final, self.bias = width, layers, activation, final, bias
         self.head, self.geometry, self.harmonics = head, geometry, harmonics
         self.colour_width, self.colour_layers, self.colour_bias = colour_width, colour_layers, colour_bias
-        self.convention = convention or Convention()
+        self.convention, self.up = convention or Convention(), up
         self.evaluator = "auto"
         self.assumed: tuple[str, ...] = ()
         self.places = domain.a if head == "radiance" and isinstance(domain, Product) else domain
@@ -88,6 +89,8 @@ class NgpField(nn.Module):
         for name, most in (("layers", 64), ("colour_layers", 64), ("frequencies", 128)):
             if not 0 <= getattr(self, name) <= most:
                 raise errors.ConfigError(f"Got {name} = {getattr(self, name)}, expected 0 to {most}.")
+        if self.up is not None and self.up not in UPWARD:
+            raise errors.unknown_name("upward axis", self.up, UPWARD)
         for name, known in (("head", HEADS), ("activation", ACTIVATIONS), ("final", ACTIVATIONS), ("bias", BIASES),
                             ("colour_bias", BIASES)):  # fmt: skip
             if getattr(self, name) not in known:
@@ -139,6 +142,7 @@ class NgpField(nn.Module):
             "convention": (self.convention.to_options(), {}),
             "axes": (self.axes and list(self.axes), None),
             "channel_ranges": (ranges, None),
+            "up": (self.up, None),
         }
         return facts | {name: value for name, (value, default) in extras.items() if value != default}
 

@@ -141,7 +141,7 @@ def _move(parts: Parts, rotation: tuple, scale: float, shift: list[float]) -> No
     low, high = convention.get("low", place.low), convention.get("high", place.high)
     for name, corner in (("low", low), ("high", high)):
         convention[name] = tuple(value / scale - move for value, move in zip(corner, shift, strict=True))
-    convention["rotation"] = rotation
+    convention["rotation"], parts.up = rotation, None
     convention["density_scale"] = convention.get("density_scale", 1.0) * scale
     turned = torch.tensor(rotation, dtype=torch.float64)
     ends = [torch.tensor(corner, dtype=torch.float64) / scale - torch.tensor(shift, dtype=torch.float64)
@@ -158,7 +158,7 @@ def _assemble(parts: Parts) -> NgpField:
     kind = torch.float64 if kinds == {torch.float64} else torch.float32
     with torch.device("meta"):  # shapes are compared before memory is taken
         field = NgpFormat().build(parts.domain, parts.channels, convention=parts.convention, axes=parts.axes,
-                                  channel_ranges=parts.ranges, **parts.options)  # fmt: skip
+                                  channel_ranges=parts.ranges, up=parts.up, **parts.options)  # fmt: skip
     expected = {name: tuple(value.shape) for name, value in field.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in parts.state.items()}
     for name in expected | found:

@@ -118,6 +118,7 @@ class Parts:
     axes: tuple[str, ...] | None = None
     convention: dict = field(default_factory=dict)
     ranges: Sequence | None = None
+    up: str | None = None
 
     def add_grid(self, spec: GridSpec, table: Tensor) -> None:
         """Take a grid with its rows (rows, features)."""

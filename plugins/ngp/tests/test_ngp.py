@@ -29,7 +29,7 @@ class TestRadiance(FormatConformance):
 SPACE = Product(Box.centered(3), Sphere())
 # a head, other features than a grid's, and conventions of other code bases
 VARIANTS = {
-    "values": (Box.unit(2), 3, {"final": "sigmoid"}),
+    "values": (Box.unit(2), 3, {"final": "sigmoid", "up": "-x"}),
     "biases": (Box.unit(2), 1, {"bias": "all", "activation": "sine"}),
     "octaves": (Box.unit(2), 2, {"frequencies": 3, "raw": True}),
     "medium": (Box.centered(3), 4, {"head": "medium", "planes": [5, 3], "levels": 2, "convention": {"outside": "dark"}}),
@@ -221,7 +221,7 @@ def test_fitting_a_distance():
     ("options", "channels"),
     [({"width": 0}, 1), ({"levels": 0}, 1), ({"head": "medium"}, 1), ({"head": "radiance"}, 4), ({"head": "picture"}, 1),
      ({"activation": "gelu"}, 1), ({"finest": 9, "growth": 2.0}, 1), ({"planes": [4, 2]}, 1), ({"evaluator": "cpu"}, 1),
-     ({"convention": {"outside": "bright"}}, 1), ({"convention": {"upside": 1}}, 1), ({"base": 0}, 1),
+     ({"up": "w"}, 1), ({"convention": {"outside": "bright"}}, 1), ({"convention": {"upside": 1}}, 1), ({"base": 0}, 1),
      ({"convention": {"low": [0, 0]}}, 1), ({"convention": {"rotation": [[1, 0]]}}, 1), ({"log2_table": 30, "features": 64}, 1)],
 )  # fmt: skip
 def test_impossible_fields_are_refused(options, channels):
