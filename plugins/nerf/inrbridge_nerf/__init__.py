@@ -63,7 +63,8 @@ class NerfFormat(Format):
             head = "radiance" if has_directions and channels == 4 else "values"
         if convention is None and head != "values":
             bounds = (domain.a if has_directions and head == "radiance" else domain).bounds
-            convention = {"density_scale": OPTICAL_DEPTH / max(b - a for a, b in zip(*bounds, strict=True))}
+            side = max(b - a for a, b in zip(*bounds, strict=True))
+            convention = {"density_scale": OPTICAL_DEPTH / side, "density_shift": THIN}
         if skips is None:
             skips = (layers // 2,) if isinstance(layers, int) and layers >= 6 else ()
         field = NerfField(
@@ -115,7 +116,8 @@ class NerfFormat(Format):
 
 
 FREQUENCIES = (8, 5)  # of radiance, of values
-OPTICAL_DEPTH = 20.0  # across the box, where the network's density is 1
+OPTICAL_DEPTH = 60.0  # across the box, where the network's density is 1
+THIN = -4.0  # added to the network's output: fresh fields are a mist of optical depth 1, through which all pixels teach
 
 
 @hookimpl

@@ -126,7 +126,11 @@ class NerfField(nn.Module):
         return facts | {name: value for name, (value, default) in extras.items() if value != default}
 
     def draw(self, generator: torch.Generator) -> None:
-        """Draw the parameters: before ReLU uniform in +-sqrt(6 / inputs) (He et al. 2015), last layers in +-1 / sqrt(inputs)."""
+        """Draw the parameters: before ReLU uniform in +-sqrt(6 / inputs) (He et al. 2015), last layers in +-1 / sqrt(inputs).
+
+        Columns of frequency 2^k are made 2^k times smaller, and the encoding's part as large again as it was: smooth fields
+        come first, and high frequencies where they are needed.
+        """
         with torch.no_grad():
             for name, value in self.named_parameters():
                 if name.endswith("bias"):
@@ -135,6 +139,12 @@ class NerfField(nn.Module):
                 last = name.startswith(("readout", "density", "colour", "feature"))
                 bound = math.sqrt((1 if last else 6) / value.shape[1])
                 value.uniform_(-bound, bound, generator=generator)
+            dim = self.places.dim
+            waves = 2.0 ** -torch.arange(self.frequencies).repeat_interleave(2 * dim)
+            slopes = torch.cat([torch.ones(self.encoded - len(waves)), waves])
+            slopes *= math.sqrt(self.encoded) / slopes.norm()
+            for i in (0, *self.skips):
+                self.trunk[i].weight[:, : self.encoded] *= slopes.to(self.trunk[i].weight)
 
     def forward(self, coords: Tensor) -> Tensor:
         """Evaluate at coords (..., d) in domain units: values (..., channels) in the dtype of coords."""
