@@ -99,7 +99,7 @@ def read_native(path: str | Path, format: Format) -> Field:
     try:
         header = json.loads(contents.metadata[KEY])
         named, api = header["format"], int(header["api"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CannotOpen('it has no "inrbridge" header, expected a file written by inrbridge.save_field.') from error
     if named != format.name:
         raise CannotOpen(f'it is a file of format "{named}", not "{format.name}"; open it with format="{named}".')

@@ -118,7 +118,7 @@ class Probe:
         """Header of a file that inrbridge wrote itself ({"format": ..., "architecture": ...}); empty for foreign ones."""
         try:
             header = json.loads(self.metadata.get("inrbridge", "{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return header if isinstance(header, dict) else {}
 

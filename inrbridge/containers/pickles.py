@@ -36,7 +36,9 @@ _NUMBERS = {b"J": "<i", b"K": "<B", b"M": "<H", b"G": ">d"}
 _TEXTS = {b"T": ("<i", "latin-1"), b"U": ("<B", "latin-1"), b"X": ("<I", "utf-8"), b"\x8c": ("<B", "utf-8"),
           b"\x8d": ("<Q", "utf-8"), b"B": ("<I", ""), b"C": ("<B", ""), b"\x8e": ("<Q", ""), b"\x96": ("<Q", "")}  # fmt: skip
 _CONSTANTS = {b"N": None, b"\x88": True, b"\x89": False, b")": ()}
-_REFUSED = {b"\x82": "extension", b"\x83": "extension", b"\x84": "extension", b"\x97": "buffer"}
+
+
+Step = Callable[["InertReader"], object]
 
 
 def load_inert(stream: BinaryIO, size: int) -> object:
@@ -72,7 +74,10 @@ class InertReader:
                 warnings.simplefilter("ignore")  # of broken escapes in old texts
                 while (code := self.read(1)) != b".":
                     self.pay(1)
-                    self.step(code)
+                    step = _STEPS.get(code)
+                    if step is None:
+                        raise DamagedPickle(f"it has an unknown instruction {code!r}, or one that refers to something outside it")
+                    step(self)
                 return self.stack.pop()
         except (RefusedPickle, DamagedPickle):
             raise
@@ -111,23 +116,6 @@ class InertReader:
         """Take all that lies on the stack above the last mark."""
         found, self.stack = self.stack, self.below.pop()
         return found
-
-    def step(self, code: bytes) -> None:
-        """Carry out one instruction."""
-        if code in _NUMBERS:
-            self.stack.append(self.number(_NUMBERS[code]))
-        elif code in _TEXTS:
-            width, encoding = _TEXTS[code]
-            content = self.read(self.number(width))
-            self.stack.append(content.decode(encoding, "replace") if encoding else content)
-        elif code in _CONSTANTS:
-            self.stack.append(_CONSTANTS[code])
-        elif code in _REFUSED:
-            raise DamagedPickle(f"it refers to an {_REFUSED[code]} outside the file")
-        elif code in _STEPS:
-            _STEPS[code](self)
-        else:
-            raise DamagedPickle(f"it has an unknown instruction {code!r}")
 
     def call(self, function: object, arguments: object) -> None:
         """Put on the stack what an allowed call gives."""
@@ -189,6 +177,22 @@ class InertReader:
             self.pay(owner.take_state(state))
         elif not isinstance(owner, dict | list):
             raise DamagedPickle("it gives a state to something that has none")
+
+
+def _number_of(kind: str) -> Step:
+    return lambda m: m.stack.append(m.number(kind))
+
+
+def _text_of(width: str, encoding: str) -> Step:
+    def step(m: InertReader) -> None:
+        content = m.read(m.number(width))
+        m.stack.append(content.decode(encoding, "replace") if encoding else content)
+
+    return step
+
+
+def _constant(value: object) -> Step:
+    return lambda m: m.stack.append(value)
 
 
 def _mark(m: InertReader) -> None:
@@ -259,7 +263,15 @@ def _name_of_stack(m: InertReader) -> None:
     m.name(module, name)
 
 
-_STEPS: dict[bytes, Callable[[InertReader], object]] = {
+def _closed(m: InertReader, kind: type) -> None:
+    values = m.since_mark()
+    m.stack.append(kind(values))
+
+
+_STEPS: dict[bytes, Step] = {
+    **{code: _number_of(kind) for code, kind in _NUMBERS.items()},
+    **{code: _text_of(width, encoding) for code, (width, encoding) in _TEXTS.items()},
+    **{code: _constant(value) for code, value in _CONSTANTS.items()},
     # what stands around the values
     b"\x80": lambda m: m.read(1), b"\x95": lambda m: m.read(8), b"\x98": lambda m: None,
     # numbers and texts on lines of their own, long integers
@@ -286,8 +298,3 @@ _STEPS: dict[bytes, Callable[[InertReader], object]] = {
     b"b": InertReader.build,
     b"P": lambda m: m.refer(m.line()), b"Q": lambda m: m.refer(m.stack.pop()),
 }  # fmt: skip
-
-
-def _closed(m: InertReader, kind: type) -> None:
-    values = m.since_mark()
-    m.stack.append(kind(values))
