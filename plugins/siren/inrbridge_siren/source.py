@@ -126,8 +126,8 @@ class Parts:
     """What a reader found: linear layers in the order of evaluation, and what comes before and after them.
 
     `dim` coordinates enter, through the `encoding` (options of `build`) with its tensors `features` where there is one. Without a
-    readout the last layer ends in a sine. `activation` and `omegas` are what the file itself tells. `label` is the class that the file tells. `is_modulated`: the weights are no longer
-    those that were trained.
+    readout the last layer ends in a sine. `activation` and `omegas` are what the file itself tells, `label` the class it tells.
+    `is_modulated`: the weights are no longer those that were trained.
     """
 
     layers: list[Layer]

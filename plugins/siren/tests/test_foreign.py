@@ -1,96 +1,15 @@
-"""Checkpoints of other code bases: the layouts by synthetic files, the values by real files where they are at hand."""
+"""Checkpoints of other code bases: layouts, encodings, frequencies and options, by files made here and by slow twins."""
 
-import os
-from pathlib import Path
+import math
+import sys
+import types
 
-import numpy as np
 import pytest
 import torch
 from inrbridge_siren import SirenFormat
 from inrbridge_siren.dialects import DIALECTS, detect
 
-from inrbridge import Box, Probe, errors
-
-DATA = os.environ.get("INRBRIDGE_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set INRBRIDGE_DATA to the folder of shared data")
-
-# file, golden values, options, dialect
-REAL = [
-    ("siren/explore_siren_ct_a.pt", "siren/explore_siren_ct_a.golden.npz", {}, "explore"),
-    ("siren/coin_minted_kodim15_192x128.pt", "siren/coin_minted_kodim15_192x128.golden.npz", {"high": [1, 2.0079]}, "coin"),
-    ("siren/dalmia_celtic.model", "siren/dalmia_celtic.golden.npz", {}, "dalmia"),
-    ("siren/lucidrains_minted_net.pt", "siren/lucidrains_minted.golden.npz", {"final": "sigmoid"}, "lucidrains"),
-    ("siren/lucidrains_minted_wrapper.pt", "siren/lucidrains_minted.golden.npz", {"final": "sigmoid"}, "lucidrains"),
-    ("siren_sdf/vsitzmann_sdf_wzyndul.pth", "siren_sdf/vsitzmann_sdf_wzyndul.golden.npz", {}, "vsitzmann"),
-    ("inr_datasets/dws_minted/mnist_png_testing_7_0/checkpoints/model_final.pth",
-     "inr_datasets/dws_minted/mnist_png_testing_7_0/golden.npz", {}, "dws"),
-    ("inr_datasets/nfn_minted/randinit_test_9s/net0.pth",
-     "inr_datasets/nfn_minted/randinit_test_9s/net0.golden.npz", {}, "explore"),
-    ("inr_datasets/implicitzoo_minted/ckpts/05/000003_0000042.ckpt",
-     "inr_datasets/implicitzoo_minted/ckpts/05/000003_0000042.golden.npz", {}, "implicit-zoo"),
-    ("inr_datasets/dinet_minted/inet12_test_0.pt", "inr_datasets/dinet_minted/inet12_test_0.golden.npz", {}, "explore"),
-]  # fmt: skip
-
-
-@needs_data
-@pytest.mark.parametrize(("file", "golden", "options", "dialect"), REAL, ids=[row[0] for row in REAL])
-def test_real_files_have_the_values_of_the_code_that_wrote_them(file, golden, options, dialect):
-    path = Path(DATA, "checkpoints", file)
-    assert SirenFormat().recognizes(Probe(path))
-    field = SirenFormat().open(path, **options)
-    truth = np.load(Path(DATA, "checkpoints", golden), allow_pickle=False)
-    with torch.no_grad():
-        values = field(torch.tensor(truth["coords"])).numpy()
-    assert np.abs(values - truth["output"]).max() <= 1e-5 * np.abs(truth["output"]).max()
-    assert f"dialect = {dialect} (by the names of the tensors)" in field.assumed
-    field.domain.check(torch.tensor(truth["coords"]))
-
-
-@needs_data
-@pytest.mark.parametrize(
-    ("file", "golden", "mirrored"),
-    [
-        ("dws_minted/mnist_png_testing_7_0/checkpoints/model_final.pth", "dws_minted/mnist_png_testing_7_0/golden.npz", True),
-        ("nfn_minted/randinit_test_9s/net0.pth", "nfn_minted/randinit_test_9s/net0.golden.npz", False),
-        ("implicitzoo_minted/ckpts/05/000003_0000042.ckpt", "implicitzoo_minted/ckpts/05/000003_0000042.golden.npz", True),
-    ],
-)
-def test_the_image_convention_shows_the_picture_upright_in_0_to_1(file, golden, mirrored):
-    folder = Path(DATA, "checkpoints", "inr_datasets")
-    truth = np.load(folder / golden, allow_pickle=False)
-    image = torch.tensor(truth["image"]) / 255
-    image = image[..., None] if image.ndim == 2 else image
-    axes = [torch.linspace(-1, 1, size) for size in image.shape[:2]]
-    coords = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # rows, then columns
-
-    def psnr(**options):
-        with torch.no_grad():
-            values = SirenFormat().open(folder / file, **options)(coords).clamp(0, 1)
-        return float(-10 * (values - image).square().mean().log10())
-
-    assert psnr(convention="image") == pytest.approx(float(truth["psnr"]), abs=0.1)
-    if mirrored:
-        assert psnr() < 20
-
-
-@needs_data
-def test_real_files_of_others_are_declined():
-    others = ["fourier_features/jmclong_minted_sequential.pt", "nerf/krrish/lego_lowres.ckpt", "nerf/nerf_pl_minted/epoch=1.ckpt",
-              "inr_datasets/dinet_minted/inet12_rff_test_0.pt", "inr_datasets/dws_minted/inr_rff8.pth",
-              "inr_datasets/dws_minted/inr_pe8.pth", "pickled_modules/siren_protein_jayyoo.pt"]  # fmt: skip
-    for file in others:
-        assert not SirenFormat().recognizes(Probe(Path(DATA, "checkpoints", file))), file
-
-
-@needs_data
-def test_one_network_of_a_real_stack():
-    path = Path(DATA, "checkpoints/inr_datasets/dinet_minted/cifar10_train_packed_3.pt")
-    with pytest.raises(errors.CannotOpen, match=r"stack of 3 networks.*index=0..2"):
-        SirenFormat().open(path)
-    fields = [SirenFormat().open(path, index=index) for index in range(3)]
-    assert not torch.equal(fields[0].layers[0].weight, fields[1].layers[0].weight)
-    with_labels = SirenFormat().open(Path(DATA, "checkpoints/inr_datasets/dinet_minted/cityscapes_val_0.pt"))
-    assert with_labels.channels == 3
+from inrbridge import Box, Probe, errors, open_field
 
 
 def network(names, dim=2, width=8, channels=3):
@@ -111,6 +30,7 @@ LAYOUTS = {
     "lucidrains": ["layers.0", "layers.1", "last_layer"],
     "dalmia": ["network.0", "network.2", "network.4"],
     "dws": ["seq.0", "seq.1", "seq.2"],
+    "inr2vec": ["layers.0.0", "layers.1.0", "layers.2"],
     "plain": ["net.0", "net.1", "net.2"],
 }
 
@@ -135,10 +55,6 @@ def test_layouts_under_their_wrappers(dialect, wrapper, tmp_path):
     assert torch.allclose(field(coords), x + spoken.offset, atol=1e-6)
 
 
-def test_every_dialect_has_a_layout_or_a_container_of_its_own():
-    assert set(LAYOUTS) | {"implicit-zoo"} == set(DIALECTS)
-
-
 def test_an_outermost_sine_is_seen(tmp_path):
     torch.save(network(["net.0.linear", "net.1.linear", "net.2.linear"]), tmp_path / "net.pt")
     assert SirenFormat().open(tmp_path / "net.pt").final == "sine"
@@ -147,7 +63,14 @@ def test_an_outermost_sine_is_seen(tmp_path):
 def test_options_replace_what_is_assumed(tmp_path):
     torch.save(network(LAYOUTS["plain"], dim=3, channels=1), tmp_path / "net.pt")
     field = SirenFormat().open(
-        tmp_path / "net.pt", dialect="plain", omega_0=10, hidden_omega=1, final="sigmoid", low=0, high=[1, 2, 3]
+        tmp_path / "net.pt",
+        dialect="plain",
+        omega_0=10,
+        hidden_omega=1,
+        activation="sine",
+        final="sigmoid",
+        low=0,
+        high=[1, 2, 3],
     )
     assert (field.omega_0, field.hidden_omega, field.final) == (10, 1, "sigmoid")
     assert field.domain == Box((0, 0, 0), (1, 2, 3)) and field.channel_names == ("sdf",)
@@ -201,6 +124,14 @@ def test_a_saved_foreign_field_is_the_same_field(tmp_path):
         ({"convention": "image", "final": "sine"}, errors.CannotOpen, "hides the range"),
         ({"index": 0}, errors.CannotOpen, "one network"),
         ({"high": [1, 2, 3]}, errors.ShapeMismatch, "2 numbers"),
+        ({"high": -3}, errors.ConfigError, "low < high"),
+        ({"low": "left"}, errors.ConfigError, "expected numbers"),
+        ({"omega_0": "fast"}, errors.ConfigError, "omega_0"),
+        ({"activation": "swish"}, errors.UnknownName, "softplus"),
+        ({"final": "relu"}, errors.UnknownName, "clamp"),
+        ({"encoding": "hash"}, errors.UnknownName, "positional"),
+        ({"encoding": "nerf", "dim": 5}, errors.CannotOpen, "expected more"),
+        ({"size": [3, 4]}, errors.ConfigError, "COIN"),
     ],
 )
 def test_wrong_options_are_told(options, error, text, tmp_path):
@@ -213,3 +144,257 @@ def test_the_image_convention_needs_an_image(tmp_path):
     torch.save(network(LAYOUTS["vsitzmann"], dim=3, channels=1), tmp_path / "net.pt")
     with pytest.raises(errors.CannotOpen, match="expected an image"):
         SirenFormat().open(tmp_path / "net.pt", convention="image")
+
+
+def test_coin_knows_the_corner_of_a_picture_that_is_not_square(tmp_path):
+    torch.save(network(LAYOUTS["coin"]), tmp_path / "net.pt")
+    field = SirenFormat().open(tmp_path / "net.pt", size=[128, 192], final="clamp")
+    assert field.domain == Box((-1, -1), (1, 2 * 191 / 127 - 1))
+    values = field(2 * torch.rand(50, 2, generator=torch.Generator().manual_seed(0)) - 1)
+    free = SirenFormat().open(tmp_path / "net.pt")(2 * torch.rand(50, 2, generator=torch.Generator().manual_seed(0)) - 1)
+    assert torch.equal(values, free.clamp(0, 1)) and float(free.detach().min()) < 0
+    for size in ([1, 5], ["a", "b"], 7):
+        with pytest.raises(errors.ConfigError, match="rows and columns"):
+            SirenFormat().open(tmp_path / "net.pt", size=size)
+
+
+def test_the_optimizer_beside_a_network_is_passed_over(tmp_path):
+    torch.save(
+        {"model_state_dict": network(LAYOUTS["explore"]), "optimizer_state_dict": {"exp_avg": torch.zeros(3)}},
+        tmp_path / "net.pt",
+    )
+    assert SirenFormat().open(tmp_path / "net.pt").hidden == (8, 8)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "selu", "softplus", "elu"])
+def test_other_activations_of_vsitzmann(activation, tmp_path):
+    state = network(LAYOUTS["vsitzmann"])
+    torch.save(state, tmp_path / "net.pt")
+    field = SirenFormat().open(tmp_path / "net.pt", activation=activation)
+    x = coords = points(2)
+    for index, name in enumerate(LAYOUTS["vsitzmann"]):
+        x = x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+        x = getattr(torch.nn.functional, activation)(x) if index < 2 else x
+    assert torch.allclose(field(coords), x, atol=1e-6)
+    assert not any("omega" in text for text in field.assumed)
+
+
+def points(dim, n=7):
+    return 2 * torch.rand(n, dim, generator=torch.Generator().manual_seed(3)) - 1
+
+
+def sines(state, names, x, omega=30.0):
+    """Sine layers on features x and a linear readout: the slow twin."""
+    for index, name in enumerate(names):
+        x = x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+        x = torch.sin(omega * x) if index < len(names) - 1 else x
+    return x
+
+
+@pytest.mark.parametrize(("dim", "octaves", "told"), [(3, 10, {}), (2, 7, {}), (1, 9, {"dim": 1}), (2, 2, {"encoding": "nerf"})])
+def test_octaves_of_vsitzmann(dim, octaves, told, tmp_path):
+    state = network(LAYOUTS["vsitzmann"], dim=dim + 2 * dim * octaves)
+    torch.save(state, tmp_path / "net.pt")
+    coords = points(dim)
+    columns = [coords]
+    for i in range(octaves):
+        for j in range(dim):
+            columns += [torch.sin(2**i * math.pi * coords[:, j : j + 1]), torch.cos(2**i * math.pi * coords[:, j : j + 1])]
+    field = SirenFormat().open(tmp_path / "net.pt", **told)
+    assert field.domain.dim == dim
+    assert torch.allclose(field(coords), sines(state, LAYOUTS["vsitzmann"], torch.cat(columns, 1)), atol=2e-5)
+    if dim > 1 and not told:
+        assert any(text.startswith("encoding = nerf") for text in field.assumed)
+
+
+def test_radial_functions_of_vsitzmann(tmp_path):
+    state = network(LAYOUTS["vsitzmann"], dim=20)
+    generator = torch.Generator().manual_seed(1)
+    state["rbf_layer.centres"] = torch.rand(20, 2, generator=generator)
+    state["rbf_layer.sigmas"] = 3 + torch.rand(20, generator=generator)
+    state["rbf_layer.freq"] = torch.ones(1, 20)
+    torch.save(state, tmp_path / "net.pt")
+    coords = points(2)
+    squares = ((coords[:, None] - state["rbf_layer.centres"]) ** 2).sum(-1)
+    features = torch.exp(-((state["rbf_layer.sigmas"] * squares) ** 2))
+    field = SirenFormat().open(tmp_path / "net.pt")
+    assert torch.allclose(field(coords), sines(state, LAYOUTS["vsitzmann"], features), atol=1e-5)
+
+
+def test_wide_inputs_of_others_are_no_coordinates():
+    shapes = {name: tuple(value.shape) for name, value in network(LAYOUTS["plain"], dim=784).items()}
+    assert detect(shapes) is None
+
+
+def positional(coords, m, sigma=10.0):
+    columns = []
+    for j in range(coords.shape[1]):
+        phases = [2 * math.pi * sigma ** (k / m) * coords[:, j] for k in range(m)]
+        columns += [phase.cos() for phase in phases] + [phase.sin() for phase in phases]
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("convention", ["file", "image"])
+def test_encodings_of_dwsnets(convention, tmp_path):
+    names = ["seq.1", "seq.2", "seq.3"]
+    state, coords = network(names, dim=2 * 2 * 5, channels=1), points(2)
+    torch.save(state, tmp_path / "fixed.pt")
+    frequencies = torch.randn(10, 2, generator=torch.Generator().manual_seed(2))
+    torch.save({"seq.0.b": frequencies, "coef": torch.ones(2), **state}, tmp_path / "gaussian.pt")
+    order = [1, 0] if convention == "image" else [0, 1]  # image coordinates are rows, columns; theirs are x, y
+    phase = 2 * math.pi * coords @ frequencies.T
+    for file, features in [("fixed", positional(coords, 5)), ("gaussian", torch.cat([phase.cos(), phase.sin()], 1))]:
+        field = SirenFormat().open(tmp_path / f"{file}.pt", convention=convention)
+        assert torch.allclose(field(coords[:, order]), sines(state, names, features) + 0.5, atol=1e-4), file
+        SirenFormat().save(field, tmp_path / "native.safetensors")
+        again = SirenFormat().open(tmp_path / "native.safetensors")
+        assert torch.equal(again(coords), field(coords)) and again.architecture == field.architecture
+
+
+def test_an_encoding_that_does_not_fit_is_told(tmp_path):
+    state = network(["seq.1", "seq.2", "seq.3"], dim=19)
+    torch.save(state, tmp_path / "odd.pt")
+    torch.save({"seq.0.b": torch.ones(4, 2), **state}, tmp_path / "wrong.pt")
+    for file in ("odd", "wrong"):
+        with pytest.raises(errors.CannotOpen, match="19 inputs"):
+            SirenFormat().open(tmp_path / f"{file}.pt")
+
+
+def test_sounds_have_defaults_of_their_own(tmp_path):
+    for dialect, expected in [("vsitzmann", (30.0, Box((-100.0,), (100.0,)))), ("explore", (3000.0, Box((-1.0,), (1.0,))))]:
+        torch.save(network(LAYOUTS[dialect], dim=1, channels=1), tmp_path / "net.pt")
+        field = SirenFormat().open(tmp_path / "net.pt")
+        assert (field.omega_0, field.domain) == expected and field.axes == ("t",)
+
+
+def test_videos_and_value_functions(tmp_path):
+    torch.save(network(LAYOUTS["vsitzmann"], dim=3), tmp_path / "video.pt")
+    video = SirenFormat().open(tmp_path / "video.pt")
+    assert (video.axes, video.channel_names) == (("t", "row", "column"), ("red", "green", "blue"))
+    torch.save(network(LAYOUTS["vsitzmann"], dim=13, channels=1), tmp_path / "reach.pt")
+    assert any("first coordinate is time" in text for text in SirenFormat().open(tmp_path / "reach.pt").assumed)
+
+
+@pytest.mark.parametrize("container", ["tuple", "pair", "list"])
+def test_networks_with_labels(container, tmp_path):
+    """The three containers of DI-net: a state dict with a label map, and stacks with one class for each network."""
+    state = network(LAYOUTS["explore"])
+    if container == "tuple":
+        torch.save((state, torch.zeros(4, 4, dtype=torch.long)), tmp_path / "net.pt")
+        field = SirenFormat().open(tmp_path / "net.pt")
+        assert torch.equal(field.layers[0].weight, state["net.0.linear.weight"])
+        return
+    packed = {name: torch.stack([value, 2 * value, 3 * value]) for name, value in state.items()}
+    labels = [{"cls": 4}, {"cls": 5}, {"cls": 6}]
+    torch.save((packed, labels) if container == "pair" else [packed, labels], tmp_path / "net.pt")
+    format, probe = SirenFormat(), Probe(tmp_path / "net.pt")
+    assert format.count(probe) == 3
+    first = open_field(tmp_path / "net.pt")
+    assert "index = 0 (the first of 3 networks: 0..2)" in first.assumed and first.label == 4
+    fields = list(format.open_all(tmp_path / "net.pt", {"final": "sigmoid"}))
+    assert [field.label for field in fields] == [4, 5, 6] and {field.final for field in fields} == {"sigmoid"}
+    for scale, field in enumerate(fields, 1):
+        assert torch.equal(field.layers[1].weight, scale * state["net.1.linear.weight"])
+    for index in (3, -1, True, "one"):
+        with pytest.raises(errors.CannotOpen, match=r"index=0..2"):
+            format.open(tmp_path / "net.pt", index=index)
+
+
+def test_one_gray_channel_stays_one(tmp_path):
+    torch.save(network(LAYOUTS["explore"], channels=1), tmp_path / "net.pt")
+    field = SirenFormat().open(tmp_path / "net.pt")
+    assert field.channel_names == ("gray",) and any("DI-net" in text for text in field.assumed)
+
+
+@pytest.mark.parametrize("final", ["identity", "sigmoid"])
+def test_values_far_outside_hint_at_a_sigmoid(final, tmp_path):
+    state = network(LAYOUTS["lucidrains"])
+    state["last_layer.bias"] += 0.5
+    if final == "sigmoid":
+        state["last_layer.weight"] *= 300
+    torch.save({**state, "grid": torch.cartesian_prod(torch.linspace(-1, 1, 3), torch.linspace(-1, 1, 5))}, tmp_path / "net.pt")
+    field = SirenFormat().open(tmp_path / "net.pt")
+    assert any("final=sigmoid" in text for text in field.assumed) == (final == "sigmoid")
+    assert any("3 rows and 5 columns" in text for text in field.assumed)
+    assert not any("final=sigmoid" in text for text in SirenFormat().open(tmp_path / "net.pt", final="sigmoid").assumed)
+
+
+@pytest.fixture
+def strangers(monkeypatch):
+    """A module whose classes a file refers to, gone when the file is opened."""
+    module = types.ModuleType("strangers")
+
+    class SineLayer(torch.nn.Module):
+        def __init__(self, fan_in, fan_out, omega):
+            super().__init__()
+            self.omega_0, self.linear = omega, torch.nn.Linear(fan_in, fan_out)
+
+    class Siren(torch.nn.Module):
+        def __init__(self, omegas):
+            super().__init__()
+            sizes = [3] + [6] * len(omegas)
+            layers = [SineLayer(sizes[i], sizes[i + 1], omega) for i, omega in enumerate(omegas)]
+            self.net = torch.nn.Sequential(*layers, torch.nn.Linear(6, 1))
+
+    for one in (SineLayer, Siren):
+        one.__module__, one.__qualname__ = "strangers", one.__name__
+        setattr(module, one.__name__, one)
+    monkeypatch.setitem(sys.modules, "strangers", module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("omegas", [[50, 50], [40, 10, 20, 10]])
+@pytest.mark.parametrize("new", [True, False])
+def test_pickled_modules_tell_their_frequencies(omegas, new, strangers, monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    module = strangers.Siren(omegas)
+    torch.save(module, tmp_path / "net.pt", _use_new_zipfile_serialization=new)
+    monkeypatch.delitem(sys.modules, "strangers")
+    field, x = open_field(tmp_path / "net.pt"), points(3)
+    assert field.omega_0 == omegas[0] and field.hidden_omega == omegas[1]
+    assert any("frequencies are those of the file's modules" in text for text in field.assumed)
+    values = field(x)
+    for omega, layer in zip(omegas, module.net, strict=False):
+        x = torch.sin(omega * layer.linear(x))
+    assert torch.allclose(values, module.net[-1](x), atol=1e-5)
+
+
+def test_a_configuration_beside_the_file_tells_the_frequencies(tmp_path):
+    torch.save(network(LAYOUTS["plain"]), tmp_path / "net.pt")
+    (tmp_path / "config.json").write_text('{"model": {"first_omega_0": 12, "hidden_omega_0": 7}}')
+    field = SirenFormat().open(tmp_path / "net.pt")
+    assert (field.omega_0, field.hidden_omega) == (
+        12,
+        7,
+    ) and "omega_0 = 12, hidden_omega = 7 (told by config.json)" in field.assumed
+    assert SirenFormat().open(tmp_path / "net.pt", omega_0=5).omega_0 == 5
+
+
+@pytest.mark.parametrize("name", ["hypo_net.net.net.0.0.weight", "hyper.hypo_net.net.net.0.0.weight"])
+def test_hypernetworks_are_refused_in_words(name, tmp_path):
+    torch.save({name: torch.ones(4, 2), "hyper_net.nets.0.net.net.0.0.weight": torch.ones(3, 3)}, tmp_path / "net.pt")
+    with pytest.raises(errors.CannotOpen, match="a network that makes networks"):
+        open_field(tmp_path / "net.pt")
+
+
+def test_damaged_numbers_are_a_field_or_an_error(tmp_path):
+    for value in (math.nan, math.inf):
+        state = network(LAYOUTS["explore"])
+        state["net.1.linear.weight"][0, 0] = value
+        torch.save(state, tmp_path / "net.pt")
+        assert not bool(open_field(tmp_path / "net.pt")(points(2)).isfinite().all())
+    state = {name: value.long() for name, value in network(LAYOUTS["explore"]).items()}
+    torch.save(state, tmp_path / "whole.pt")
+    with pytest.raises(errors.CannotOpen, match="floating-point"):
+        open_field(tmp_path / "whole.pt")
+    torch.save(network(LAYOUTS["explore"], width=0), tmp_path / "none.pt")
+    assert not SirenFormat().recognizes(Probe(tmp_path / "none.pt"))
+
+
+def test_every_dialect_names_its_source_and_reader():
+    import importlib
+
+    for dialect in DIALECTS.values():
+        module, function = dialect.reader.split(":")
+        assert dialect.source and callable(getattr(importlib.import_module(f"inrbridge_siren.{module}"), function))

@@ -89,6 +89,45 @@ def test_gradients_of_a_stack():
     assert torch.autograd.gradcheck(evaluate, (coords, *tensors))
 
 
+ENCODED = [
+    {"encoding": "waves", "features": 5},
+    {"encoding": "waves", "features": 4, "raw": True, "angle": 3.0},
+    {"encoding": "bumps", "features": 6},
+    {"activation": "softplus"},
+    {"activation": "elu", "final": "tanh"},
+]
+
+
+@pytest.mark.parametrize("options", ENCODED, ids=str)
+def test_encodings_and_activations_stack_save_and_differentiate_twice(options, tmp_path):
+    fields = [build(channels=2, width=5, omega_0=2.0, hidden_omega=2.0, seed=seed, **options).double() for seed in range(3)]
+    coords = rand(6, 2, dtype=torch.float64)
+    truth = torch.stack([field(coords) for field in fields])
+    assert torch.allclose(fields[0].evaluate_stack(states_of(fields), coords), truth, atol=1e-12)
+    assert torch.allclose(stack(fields)(coords), truth, atol=1e-12)
+    assert torch.autograd.gradgradcheck(fields[0], coords.requires_grad_())
+    names, tensors = zip(*((name, value.requires_grad_()) for name, value in states_of(fields[:2]).items()), strict=True)
+
+    def evaluate(coords, *tensors):
+        return fields[0].evaluate_stack(dict(zip(names, tensors, strict=True)), coords)
+
+    assert torch.autograd.gradcheck(evaluate, (coords[:2].detach().requires_grad_(), *tensors))
+    SirenFormat().save(fields[1], tmp_path / "field.safetensors")
+    again = SirenFormat().open(tmp_path / "field.safetensors")
+    assert again.architecture == fields[1].architecture and torch.equal(again(coords), fields[1](coords))
+
+
+def test_features_of_an_encoding():
+    waves, x = build(encoding="waves", features=3, raw=True, angle=2.0, normalize=False).encoding, rand(4, 2)
+    phase = 2 * x @ waves.frequencies.T
+    assert torch.allclose(waves(x, {"frequencies": waves.frequencies}), torch.cat([x, phase.cos(), phase.sin()], 1), atol=1e-6)
+    bumps = build(encoding="bumps", features=3).encoding
+    for k in range(3):
+        square = float(((x[0] - bumps.centres[k]) ** 2).sum())
+        found = bumps(x, dict(bumps.named_parameters()))[0, k]
+        assert float(found) == pytest.approx(math.exp(-((float(bumps.sharpness[k]) * square) ** 2)), rel=1e-4, abs=1e-12)
+
+
 def test_an_empty_stack_and_no_points():
     field = build()
     empty = {name: value[None][:0] for name, value in field.state_dict().items()}
@@ -131,7 +170,11 @@ def test_channel_names_and_meaning_survive_the_file(tmp_path):
     assert again.axes == ("x", "y") and again.channel_ranges == ((0.0, 255.0),) * 3
 
 
-@pytest.mark.parametrize("options", [{"layers": 0}, {"width": 0}, {"final": "tanh"}])
+IMPOSSIBLE = [{"layers": 0}, {"width": 0}, {"final": "cosine"}, {"activation": "swish"}, {"encoding": "hash"},
+              {"encoding": "waves", "features": 0}]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE, ids=str)
 def test_impossible_networks_are_refused(options):
     with pytest.raises(errors.InrBridgeError, match="expected"):
         build(**options)
