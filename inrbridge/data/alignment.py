@@ -87,10 +87,11 @@ def align(
     ranges = {**RANGES, **(ranges or {})}
     field = align_ranges(field, {name: ends for name, ends in ranges.items() if name not in PHYSICAL})
     if wanted is not None:
-        field = align_channels(field, wanted, _path(field.domain) if length is None else length, ramp)
+        field = align_channels(field, wanted, default_path(field.domain) if length is None else length, ramp)
     return align_ranges(field, {name: ends for name, ends in ranges.items() if name in PHYSICAL})
 
 
-def _path(domain: Domain) -> float:
+def default_path(domain: Domain) -> float:
+    """Return the path over which a density is felt where none is given: 1/16 of the geometric mean of the domain's sides."""
     low, high = positions_of(domain).bounds
     return math.prod(b - a for a, b in zip(low, high, strict=True)) ** (1 / len(low)) / PATHS

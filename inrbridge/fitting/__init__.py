@@ -14,6 +14,7 @@ from inrbridge.data.writer import StoreWriter
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, PluginError, StoreError
 from inrbridge.field import Field, Stackable, channel_names
+from inrbridge.fitting.measures import Measure
 from inrbridge.fitting.optimizing import fields_at_once, optimize, psnr, sample_targets
 from inrbridge.fitting.planning import Fingerprints, Job, deal, plan_jobs, samples_signals, seeded
 from inrbridge.fitting.threads import run_side_by_side
@@ -51,7 +52,7 @@ def fit(
 
     Fields of one format are optimised side by side and do not influence one another: a field's first weights are drawn by the
     seed and its name, and its result is the same, up to rounding, in any company. A format that can read a signal off (grids)
-    is not optimised.
+    is not optimised. The errors of a field with a channel "density" are counted as `fitting.measures` says: as light sees them.
 
     Args:
         signals: a folder, a file, an array, a callable, a field, `Signal`s, or a list of these (see `signals.read_signals`).
@@ -150,7 +151,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
     sampled = _sample(jobs)
     if sampled is not None:
         together = stack(sampled)
-        qualities = psnr(lambda rows, points: together(points)[rows], [job.signal for job in jobs])
+        qualities = psnr(lambda rows, points: together(points)[rows], [job.signal for job in jobs], Measure.of(sampled[0]))
         bar.advance(_work(jobs))
         return sampled, qualities
     first = jobs[0]
@@ -174,7 +175,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
             return evaluate_states(own, chosen, points.to(device)).cpu()
 
         with asking:
-            return {name: value.cpu() for name, value in states.items()}, psnr(evaluate, signals)
+            return {name: value.cpu() for name, value in states.items()}, psnr(evaluate, signals, Measure.of(own))
 
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     size = fields_at_once(states, first.plan, len(jobs), device)

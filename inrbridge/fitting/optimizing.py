@@ -1,9 +1,9 @@
 """Floor 8: the optimisation itself: b fields of one architecture fitted side by side, states stacked on axis 0.
 
-The loss is the sum over the fields of their mean squared errors, so that each gradient, and Adam's step, is the one that the
-field would see alone. A step looks at n points, one of many shifted copies of a lattice: a set that is the same in every
-step leaves a network free to oscillate between its points (8x8 digits and a SIREN of omega 30: 16 dB with one set of 256
-points, 47 dB with 16 sets of 256).
+The loss is the sum over the fields of their mean squared errors, those of radiance as `measures.py` counts them, so that each
+gradient, and Adam's step, is the one that the field would see alone. A step looks at n points, one of many shifted copies of
+a lattice: a set that is the same in every step leaves a network free to oscillate between its points (8x8 digits and a SIREN
+of omega 30: 16 dB with one set of 256 points, 47 dB with 16 sets of 256).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from inrbridge import sampling
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
 from inrbridge.errors import NotFinite
+from inrbridge.fitting.measures import Measure
 from inrbridge.signals import Signal
 from inrbridge.stacking import evaluate_states, stack
 
@@ -107,12 +107,12 @@ def optimize(
     if not parameters or not order:
         return {name: value.detach() for name, value in states.items()}
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
-    size = targets[0, 0].numel()
+    size, measure = targets[0, 0].numel(), Measure.of(template)
     with torch.enable_grad():
         for step, block in enumerate(order):
             optimizer.param_groups[0]["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / len(order)))
             values = evaluate_states(template, states, pool[block])
-            loss = mse_loss(values, targets[block], reduction="sum") / size
+            loss = measure.losses(values, targets[block]).sum() / size
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -136,13 +136,15 @@ def fields_at_once(states: Mapping[str, Tensor], plan: PointPlan, count: int, de
     return max(1, min(CACHE_NUMBERS // numbers, max(fair, least)))
 
 
-def psnr(evaluate: Callable[[list[int], Tensor], Tensor], signals: Sequence[Signal]) -> list[float]:
+def psnr(evaluate: Callable[[list[int], Tensor], Tensor], signals: Sequence[Signal], measure: Measure) -> list[float]:
     """Return 10 log10(peak^2 / MSE) in dB for each field, at its signal's own samples.
 
-    A signal without samples is measured at a lattice that was not fitted, its peak the span of its values there.
+    A signal without samples is measured at a lattice that was not fitted, its peak the span of its values there. Of radiance
+    the error is that of opacities and of colours where matter is, its peak 1 (see `measures.py`).
 
     Args:
         evaluate: (rows, points (n, d)) -> values (len(rows), n, c) of the fields in these rows.
+        measure: of those fields.
     """
     found = [0.0] * len(signals)
     for shape in dict.fromkeys(signal.shape for signal in signals):
@@ -151,9 +153,9 @@ def psnr(evaluate: Callable[[list[int], Tensor], Tensor], signals: Sequence[Sign
         points = _spread(domain, MOST_POINTS, None).points if shape is None else sampling.grid(domain, shape).points
         with torch.no_grad():
             truth = stack([signals[i].field for i in rows])(points)
-            errors = (evaluate(rows, points) - truth).double().square().mean((1, 2))
+            errors = measure.errors(evaluate(rows, points).double(), truth.double()).mean((1, 2))
         for i, error, true in zip(rows, errors.tolist(), truth, strict=True):
-            peak = signals[i].peak or float(true.max() - true.min()) or 1.0
+            peak = measure.peak or signals[i].peak or float(true.max() - true.min()) or 1.0
             if not math.isfinite(error):
                 raise NotFinite(
                     f'Fitting "{signals[i].name}" diverged: its values are NaN or infinite; expected a smaller step: lower lr.'
