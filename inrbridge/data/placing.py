@@ -63,8 +63,8 @@ def read_axes(field: Field, axes: Sequence[Axis]) -> tuple[tuple[int, ...], tupl
     named = names is not None and len(names) == count and all(isinstance(name, str) for name in names)
     known = [_SAME_AXIS.get(name.lower(), name.lower()) for name in names] if named else None
     order, mirrored = [], []
-    for place, axis in enumerate(axes):
-        word = str(axis).lower()
+    for place, axis in enumerate(_listed(axes)):
+        word = axis.lower() if isinstance(axis, str) else str(axis)
         if word.startswith("-"):
             mirrored.append(place)
             word = word[1:]
@@ -82,6 +82,15 @@ def read_axes(field: Field, axes: Sequence[Axis]) -> tuple[tuple[int, ...], tupl
                 f"pass axes as numbers from 0 to {count - 1}."
             )
     return tuple(order), tuple(mirrored)
+
+
+def _listed(axes: Sequence[Axis]) -> list[Axis]:
+    found = list(axes) if isinstance(axes, list | tuple) else []
+    if not found or not all(isinstance(axis, str) or (isinstance(axis, int) and axis >= 0) for axis in found):
+        raise CannotAlign(
+            f'Got axes={axes!r}, expected a list of coordinates by number from 0 or by name, such as (1, 0) or ("x", "-z", "y").'
+        )
+    return found
 
 
 def reorder(field: Field, order: tuple[int, ...], mirrored: tuple[int, ...], at: Sequence[float] | None) -> Field:

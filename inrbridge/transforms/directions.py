@@ -31,10 +31,13 @@ class FixedDirection(Transform):
 
     def __init__(self, inner: Field, direction: Sequence[float]):
         domain = _product_of(inner)
-        vector = tuple(float(v) for v in direction)
+        try:
+            vector = tuple(float(v) for v in direction)
+        except (TypeError, ValueError):
+            vector = ()
         length = math.hypot(*vector)
         if len(vector) != 3 or not math.isfinite(length) or length == 0:
-            raise ConfigError(f"Got the direction {vector}, expected three finite numbers, not all 0, such as (0, 0, 1).")
+            raise ConfigError(f"Got the direction {direction!r}, expected three finite numbers, not all 0, such as (0, 0, 1).")
         super().__init__(inner, domain.a)
         self.direction = tuple(v / length for v in vector)
         self._point = tuple(c + domain.b.radius * v for c, v in zip(domain.b.center, self.direction, strict=True))

@@ -133,8 +133,9 @@ def test_density_asks_one_direction_and_colours_must_say_which():
     assert asked[-1] == 160
     with pytest.raises(CannotAlign, match=r"direction of view. Pass directions=16.*Product\(domain, Sphere\(\)\)"):
         align(field, BOX, "rgb")
-    with pytest.raises(ConfigError, match="not all 0"):
-        align(field, BOX, "rgb", directions=(0, 0, 0))
+    for wrong in ((0, 0, 0), (1, 0), "up", 1.5, (math.nan, 0, 1)):
+        with pytest.raises(ConfigError, match="not all 0"):
+            align(field, BOX, "rgb", directions=wrong)
     with pytest.raises(ConfigError, match="whole number"):
         align(field, BOX, "rgb", directions=0)
 
@@ -183,6 +184,9 @@ def test_axes_are_found_by_name():
         align(named(("z", "y", "x")), axes=("u", "v", "w"))
     with pytest.raises(CannotAlign, match="3 coordinates without names"):
         align(nameless, axes=("x", "y"))
+    for wrong in (3, "xyz", (), (0, 1.5, 2), (-1, 0, 1), ({}, 1, 2)):
+        with pytest.raises(CannotAlign, match="expected a list of coordinates"):
+            align(nameless, axes=wrong)
 
 
 def test_axes_run_backwards():
