@@ -37,9 +37,10 @@ KNOWN_PLUGINS = {
     "ngp": KnownPlugin(
         "instant-ngp snapshot or hash grid",
         (".ingp", ".msgpack", ".pth", ".ckpt"),
-        r"^<msgpack>$|\.ingp$|^encoder\.(embeddings|params)$|^xyz_encoder\.params$|mlp_base\S*params$|hash_table$|^_model\.field\.",
+        r"^<msgpack>$|\.ingp$|^encoder\.(embeddings|params)$|^xyz_encoder\.params$|mlp_base\S*params$|hash_table$|^_model\.field\."
+        r"|^embed_fn_state_dict\.|^triplane$",
     ),
-    "plenoxels": KnownPlugin("Plenoxel grid or PlenOctree", (".npz",), r"^(density_data|sh_data|invradius3)$"),
+    "plenoxels": KnownPlugin("Plenoxel grid or PlenOctree", (".npz",), r"^(density_data|sh_data|invradius3?|data_retained)$"),
     "nerf": KnownPlugin(
         "NeRF network",
         (".safetensors", ".tar", ".npy", ".ckpt", ".pt", ".pth"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inrbridge_ngp.field import NgpField
 
 EVALUATORS = ("auto", "torch", "tinycudann")
-INSTALL = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
+INSTALL = 'pip install --no-build-isolation "git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"'
 _GRIDS = {"hash": "Hash", "dense": "Dense", "tiled": "Tiled"}
 _HASHES = {"coherent-prime": "CoherentPrime", "prime": "Prime", "reversed-prime": "ReversedPrime"}
 _FUSED = (16, 32, 64, 128)  # widths of its fully fused network

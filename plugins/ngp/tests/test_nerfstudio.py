@@ -135,8 +135,8 @@ def save(folder, state, prefix="_model.field.", **more):
 
 
 def contracted(x):
-    most = np.abs(x).max(1, keepdims=True)
-    return (((np.where(most > 1, (2 - 1 / np.maximum(most, 1)) * x / np.maximum(most, 1), x)) + 2) / 4).astype(np.float32)
+    most = np.maximum(np.abs(x).max(1, keepdims=True), 1)
+    return (np.where(most > 1, (2 - 1 / most) * (x / most), x) + 2) / 4
 
 
 @pytest.mark.parametrize("era", ERAS)

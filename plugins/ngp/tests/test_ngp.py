@@ -1,11 +1,15 @@
 """The ngp format: the laws of every format, its mathematics, its stacked evaluation, fitting, and what is refused."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from inrbridge_ngp import NgpFormat
+from inrbridge_ngp.cuda import INSTALL
+from inrbridge_ngp.dialects import DIALECTS
 
 import inrbridge
 from inrbridge import Box, Product, Sphere, errors, stack
@@ -229,6 +233,14 @@ def test_impossible_fields_are_refused(options, channels):
         options = options | {"base": 2**20, "finest": 2**20}
     with pytest.raises(errors.InrBridgeError, match=r"expected|There is no"):
         build(channels=channels, **options)
+
+
+def test_the_page_of_the_plugin(monkeypatch, tmp_path):
+    page = Path(__file__).parents[1].joinpath("README.md").read_text()
+    assert INSTALL in page and all(f"| `{name}` |" in page for name in DIALECTS)
+    (block,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
 
 
 def test_native_files_take_no_options_of_foreign_ones(tmp_path):

@@ -63,7 +63,7 @@ def nerfacc_twin(slow, state, x, d, unbounded, log2_table):
     if unbounded:
         y = 2 * u - 1
         length = np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1)
-        u = (2 - 1 / length) * y / length / 4 + 0.5
+        u = np.where(length > 1, (2 - 1 / length) * (y / length), y) / 4 + np.float32(0.5)
     cut = slow.count(32, 16, 64, 1)
     grid = slow.grid(u.astype(np.float32), state["mlp_base.params"][cut:], levels=16, features=2, log2_table=log2_table, base=16,
                      growth=growth_to(4096))  # fmt: skip
@@ -80,7 +80,7 @@ def test_nerfacc(unbounded, slow, tmp_path):
     state = nerfacc_state(slow)
     field = NgpFormat().open(save(tmp_path / "ngp.pt", state), **({"contraction": "sphere"} if unbounded else {}))
     x, d = slow.places(16, -4, 4) if unbounded else slow.places(16, -1.6, 1.6)
-    assert largest(values(field, x, d), nerfacc_twin(slow, state, x, d, unbounded, 8)) < (1e-3 if unbounded else 1e-5)
+    assert largest(values(field, x, d), nerfacc_twin(slow, state, x, d, unbounded, 8)) < (3e-4 if unbounded else 1e-5)
     assert field.domain.a == (Box([-7.5, -7.5, -6.5], [7.5, 7.5, 8.5]) if unbounded else Box([-1.5, -1.5, -0.5], [1.5, 1.5, 2.5]))
 
 
