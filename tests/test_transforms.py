@@ -2,18 +2,22 @@ import pytest
 import torch
 
 from inrbridge import FunctionField
-from inrbridge.domains import Ball, Box
-from inrbridge.errors import CannotAlign, NotFinite, OutsideDomain, ShapeMismatch
+from inrbridge.domains import Ball, Box, Product, Sphere
+from inrbridge.errors import CannotAlign, ConfigError, NotFinite, OutsideDomain, ShapeMismatch
 from inrbridge.field import Field, query
 from inrbridge.transforms import (
     AffineField,
     ConcatChannels,
+    FixedDirection,
+    IgnoreDirections,
     MapChannels,
+    MeanOverDirections,
     MixChannels,
     PermuteAxes,
     RestrictField,
     SelectChannels,
     SliceField,
+    WithOccupancy,
     channel_ranges,
     rescale,
 )  # fmt: skip
@@ -31,6 +35,7 @@ def coordinates(domain=BOX3, names=("x", "y", "z")):
 def all_transforms():
     f = coordinates()
     plane = Box([0.2, 0.0], [0.6, 1.0])
+    seen = FunctionField(lambda x: x, Product(BOX3, Sphere(2.0, (1.0, 0.0, 0.0))), 6)
     return [
         AffineField(f, plane, [[1, 0], [0, 2], [0, 0]], [0.1, 0.5, 3.0]),
         rescale(f, Box.centered(3)),
@@ -40,6 +45,13 @@ def all_transforms():
         SelectChannels(f, ["z", 0]),
         MapChannels(f, [2, 1, 1], [0, 0, -1]),
         MixChannels(f, [[0.5, 0.5, 0]], ["mean"]),
+        PermuteAxes(f, (2, 0, 1), mirrored=(0, 2)),
+        PermuteAxes(seen, (1, 0, 2), mirrored=(1,)),
+        FixedDirection(seen, (0, 0, -3)),
+        MeanOverDirections(seen, 7),
+        IgnoreDirections(f),
+        WithOccupancy(f, 1, "sdf", ramp=0.5),
+        WithOccupancy(f, 2, "density", "alpha", length=0.1),
     ]
 
 
@@ -138,6 +150,29 @@ def test_fields_side_by_side(generator):
         ConcatChannels([f, coordinates(Box.unit(3))])
     with pytest.raises(ShapeMismatch, match="name for each"):
         ConcatChannels([f], names=["x"])
+
+
+def test_directions_lie_on_their_sphere():
+    seen = FunctionField(lambda x: x, Product(BOX3, Sphere(2.0, (1.0, 0.0, 0.0))), 6)
+    x = torch.tensor([0.5, 0.5, 3.0])
+    assert FixedDirection(seen, (0, 0, -3))(x).tolist() == [0.5, 0.5, 3.0, 1.0, 0.0, -2.0]
+    mean = MeanOverDirections(seen, 64)(x)
+    torch.testing.assert_close(mean[:3], x)
+    torch.testing.assert_close(mean[3:], torch.tensor([1.0, 0.0, 0.0]), atol=0.02, rtol=0)
+    turned = PermuteAxes(seen, (2, 0, 1), mirrored=(1,))  # (z, -x, y)
+    assert turned.domain == Product(Box([2, 0, -1], [5, 1, 3]), Sphere(2.0, (0.0, 1.0, 0.0)))
+    torch.testing.assert_close(turned(torch.tensor([3.0, 0.2, 0.5, 2.0, 1.0, 0.0])), torch.tensor([0.8, 0.5, 3.0, 1.0, 0.0, 2.0]))
+
+
+def test_directions_and_matter_are_checked():
+    with pytest.raises(CannotAlign, match="positions and directions"):
+        FixedDirection(coordinates(), (0, 0, 1))
+    with pytest.raises(CannotAlign, match="channel 3"):
+        WithOccupancy(coordinates(), 3, "sdf")
+    with pytest.raises(ConfigError, match="kind of matter"):
+        WithOccupancy(coordinates(), 0, "rock")
+    with pytest.raises(ShapeMismatch, match="each coordinate once"):
+        PermuteAxes(coordinates(), (0, 1, 2), mirrored=(3,))
 
 
 def test_ranges_are_optional():
