@@ -121,7 +121,7 @@ DIALECTS = {
             "kees", "github.com/Yannick-Kees/Learning-geometric-phase-field-representations",
             partial(_find_with_frequencies, layer=r"(?:.*\.)?lin\d+", encoding=r"(?:.*\.)?b", raw=False, skips=True),
             "layered:read_kees", low=-0.5, high=0.5, activation="softplus", beta=100.0, volume="phase",
-            notes=("values are near -1 inside and +1 outside",),
+            notes=("a phase field: values are near -1 or +1 away from the surface",),
         ),
         Dialect(
             "nerfstudio", "nerfstudio's FFEncoding, RFFEncoding and MLP",

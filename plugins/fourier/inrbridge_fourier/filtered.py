@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
+
 from inrbridge import errors
 from inrbridge_fourier.dialects import Dialect, FilterNames
-from inrbridge_fourier.source import Content, Source
+from inrbridge_fourier.source import Content, Layer, Source
 
 _REUSED = (2, 2, 2, 4, 4, 6, 6, 8, 8)  # of nine filters; though all are stored
+_ROUND = 1e-3  # how far from a whole number of turns a frequency may be stored
 
 
 def read_filters(source: Source, names: FilterNames, dialect: Dialect) -> Content:
@@ -31,4 +37,15 @@ def read_filters(source: Source, names: FilterNames, dialect: Dialect) -> Conten
     if (dim, channels) == (3, 4):
         source.assume.note("four values of a radiance field before their activations: colours, then density")
     readout = source.layer(f"{readouts[level]}.weight", f"{readouts[level]}.bias")
-    return Content([*layers[:level], readout], filters=filters[: level + 1])
+    return Content([*layers[:level], readout], filters=filters[: level + 1], half=_half_period(source, filters))
+
+
+def _half_period(source: Source, filters: Sequence[Layer]) -> float | None:
+    """Return half the period of BACON's frequencies, which are multiples of 2 pi over it; None where they are not."""
+    weights = torch.cat([weight for weight, _ in filters]).double()
+    for period in (1.0, 2.0, 8.0):
+        turns = weights * period / (2 * math.pi)
+        if float((turns - turns.round()).abs().max()) < _ROUND:
+            source.assume.note(f"the domain is one period of the frequencies, {period:g}")
+            return period / 2
+    return None

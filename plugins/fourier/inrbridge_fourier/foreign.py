@@ -65,7 +65,7 @@ def _dialect(name: str | None, shapes: Shapes, told: Told) -> tuple[Dialect, obj
 def _assemble(content: Content, source: Source, spoken: Dialect) -> FourierField | FilterField:
     told, assume, dim, channels = source.told, source.assume, content.dim, content.channels
     final = _known(source, "final", told.final, spoken.final, FINALS)
-    domain = _domain(source, spoken, dim)
+    domain = _domain(source, spoken, content)
     axes = spoken.axes if dim == 2 else _AXES.get(dim)
     ranges = spoken.ranges * channels if dim == 2 else None
     if told.convention == "image":
@@ -120,16 +120,17 @@ def _named(prefix: str, layers: Sequence) -> dict:
             for kind, value in zip(("weight", "bias"), pair, strict=True)}  # fmt: skip
 
 
-def _domain(source: Source, spoken: Dialect, dim: int) -> Box:
-    low, high = source.told.low, source.told.high
+def _domain(source: Source, spoken: Dialect, content: Content) -> Box:
+    low, high, dim = source.told.low, source.told.high, content.dim
+    lowest, highest = (spoken.low, spoken.high) if content.half is None else (-content.half, content.half)
     if spoken.maps_domain and not (low is None and high is None):
         raise errors.ConfigError(
             f"Got corners {low}, {high} of the domain, expected none; leave them out: "
             f"dialect {spoken.name} fixes [{spoken.low:g}, {spoken.high:g}]."
         )
     if low is None and high is None:
-        source.assume.note(f"domain = [{spoken.low:g}, {spoken.high:g}]^{dim} (default of dialect {spoken.name})")
-    corners = [_corner(value, default, dim) for value, default in ((low, spoken.low), (high, spoken.high))]
+        source.assume.note(f"domain = [{lowest:g}, {highest:g}]^{dim} (default of dialect {spoken.name})")
+    corners = [_corner(value, default, dim) for value, default in ((low, lowest), (high, highest))]
     if not all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(*corners, strict=True)):
         raise errors.ConfigError(f"Got a domain from {corners[0]} to {corners[1]}, expected low < high.")
     return Box(*corners)

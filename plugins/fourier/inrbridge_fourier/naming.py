@@ -52,6 +52,8 @@ def find_names(shapes: Shapes, layer: str, encoding: str, *, wide: bool | None =
             return None
     if len(encodings) > 1 or len(layers) < 2 or any(kinds[0] not in found for found in layers.values()):
         return None
+    if len({kinds[1] in found for found in layers.values()}) > 1:  # some layers have lost their bias
+        return None
     pairs = [(found[kinds[0]], found.get(kinds[1])) for found in layers.values()]
     natural = sorted(pairs, key=lambda pair: [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", pair[0])])
     if not encodings:

@@ -64,7 +64,7 @@ class Content:
     """What a file says of an MLP on Fourier features, or, with `filters`, of a multiplicative filter network.
 
     `layers` read [x if `raw`, cos, sin] of `angle` times `frequencies` (m, d), the last of `layers` is the readout. The `dim`
-    coordinates enter once more at the layers `skips`.
+    coordinates enter once more at the layers `skips`. `half` is half the side of the domain around 0, where the file tells it.
     """
 
     layers: list[Layer]
@@ -73,6 +73,7 @@ class Content:
     raw: bool = False
     skips: tuple[int, ...] = ()
     filters: list[Layer] = field(default_factory=list)
+    half: float | None = None
 
     @property
     def dim(self) -> int:

@@ -1,20 +1,13 @@
-"""The fourier format: the laws of every format, its mathematics, its stacked evaluation, foreign files."""
+"""The fourier format: the laws of every format, its mathematics, its stacked evaluation."""
 
 import math
-import os
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from inrbridge_fourier import FourierFormat
-from inrbridge_fourier.dialects import DIALECTS, detect
 
-from inrbridge import Box, Probe, errors
+from inrbridge import Box, errors, stack
 from inrbridge.testing import FormatConformance
-
-DATA = os.environ.get("INRBRIDGE_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set INRBRIDGE_DATA to the folder of shared data")
 
 
 class TestFourier(FormatConformance):
@@ -96,7 +89,13 @@ def test_build_is_seeded_and_leaves_the_global_generator_alone():
     assert torch.equal(a.frequencies, b.frequencies) and not torch.equal(a.frequencies, c.frequencies)
 
 
-@pytest.mark.parametrize("options", [{"layers": 0}, {"width": 0}, {"features": 0}, {"final": "tanh"}])
+IMPOSSIBLE = [{"layers": 0}, {"width": 0}, {"features": 0}, {"final": "cosine"}, {"activation": "swish"}, {"skips": [0]},
+              {"skips": [3]},
+              {"network": "cnn"}, {"network": "filters", "layers": 0}, {"network": "filters", "width": [3, 4]},
+              {"network": "filters", "final": "cosine"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE, ids=str)
 def test_impossible_networks_are_refused(options):
     with pytest.raises(errors.InrBridgeError, match="expected"):
         build(**options)
@@ -107,102 +106,54 @@ def test_native_files_take_no_options_of_foreign_ones(tmp_path):
         FourierFormat().open(FourierFormat().example(tmp_path), final="sigmoid")
 
 
-# file, golden values, dialect
-REAL = [
-    ("fourier_features/jmclong_minted_sequential.pt", "fourier_features/jmclong_minted.golden.npz", "jmclong"),
-    ("fourier_features/jmclong_minted_split.pt", "fourier_features/jmclong_minted.golden.npz", "jmclong"),
-    ("inr_datasets/dinet_minted/inet12_rff_test_0.pt", "inr_datasets/dinet_minted/inet12_rff_test_0.golden.npz", "dinet"),
+KINDS = [
+    {"activation": "softplus", "beta": 100.0, "skips": [1, 2]},
+    {"activation": "elu", "raw": True, "final": "tanh"},
+    {"activation": "sine", "raw": True, "skips": [2]},
+    {"network": "filters"},
+    {"network": "filters", "final": "sigmoid", "layers": 1},
 ]
 
 
-@needs_data
-@pytest.mark.parametrize(("file", "golden", "dialect"), REAL, ids=[row[0] for row in REAL])
-def test_real_files_have_the_values_of_the_code_that_wrote_them(file, golden, dialect):
-    path = Path(DATA, "checkpoints", file)
-    assert FourierFormat().recognizes(Probe(path))
-    field = FourierFormat().open(path)
-    truth = np.load(Path(DATA, "checkpoints", golden), allow_pickle=False)
-    with torch.no_grad():
-        values = field(torch.tensor(truth["coords"])).numpy()
-    assert np.abs(values - truth["output"]).max() <= 1e-5 * np.abs(truth["output"]).max()
-    assert f"dialect = {dialect} (by the names of the tensors)" in field.assumed
-    field.domain.check(torch.tensor(truth["coords"]))
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_every_kind_stacks_saves_and_differentiates_twice(options, tmp_path):
+    fields = [build(channels=2, width=5, sigma=0.5, seed=seed, **({"features": 4} | options)).double() for seed in range(3)]
+    coords = rand(6, 2, dtype=torch.float64)
+    truth = torch.stack([field(coords) for field in fields])
+    assert torch.allclose(fields[0].evaluate_stack(states_of(fields), coords), truth, atol=1e-12)
+    assert torch.allclose(stack(fields)(coords), truth, atol=1e-12)
+    assert torch.autograd.gradgradcheck(fields[0], coords.requires_grad_())
+    names, tensors = zip(*((name, value.requires_grad_()) for name, value in states_of(fields[:2]).items()), strict=True)
+
+    def evaluate(coords, *tensors):
+        return fields[0].evaluate_stack(dict(zip(names, tensors, strict=True)), coords)
+
+    assert torch.autograd.gradcheck(evaluate, (coords[:2].detach().requires_grad_(), *tensors))
+    FourierFormat().save(fields[1], tmp_path / "field.safetensors")
+    again = FourierFormat().open(tmp_path / "field.safetensors")
+    assert again.architecture == fields[1].architecture and torch.equal(again(coords), fields[1](coords))
 
 
-@needs_data
-def test_real_files_of_others_are_declined():
-    others = ["siren/coin_minted_kodim15_192x128.pt", "siren/dalmia_celtic.model", "nerf/krrish/lego_lowres.ckpt",
-              "inr_datasets/dws_minted/inr_rff8.pth", "fourier_features/kees_phasefield_bumpyFF.pth"]  # fmt: skip
-    for file in others:
-        assert not FourierFormat().recognizes(Probe(Path(DATA, "checkpoints", file))), file
+def test_the_formula_with_skips():
+    field, u = build(channels=2, raw=True, skips=[1], activation="softplus", beta=3.0), rand(4, 2)
+    phase = 2 * math.pi * u @ field.frequencies.T
+    first, second, readout = field.layers
+    h = torch.nn.functional.softplus(first(torch.cat([u, phase.cos(), phase.sin()], 1)), 3.0)
+    h = torch.nn.functional.softplus(second(torch.cat([h, u], 1)), 3.0)
+    assert torch.allclose(field(u), readout(h), atol=1e-5)
 
 
-def sequential(m=8, dim=2, width=6, channels=1):
-    """An encoding and two linear layers with an activation between them, as nn.Sequential names them."""
-    sizes = {"1": (width, 2 * m), "3": (channels, width)}
-    state = {"0.b": rand(m, dim)}
-    for name, shape in sizes.items():
-        state |= {f"{name}.weight": rand(*shape) - 0.5, f"{name}.bias": rand(shape[0]) - 0.5}
-    return state
+def test_the_formula_of_filters():
+    field, u = build(Box.centered(2), 2, network="filters", width=7, layers=3), rand(4, 2)
+    z = field.filters[0](u).sin()
+    for layer, filter in zip(field.layers, field.filters[1:], strict=True):
+        z = filter(u).sin() * layer(z)
+    assert torch.allclose(field(2 * u - 1), field.readout(z), atol=1e-5)
 
 
-def test_a_sequence_with_relu(tmp_path):
-    state = sequential()
-    torch.save({"model": state}, tmp_path / "net.pt")
-    field, coords = FourierFormat().open(tmp_path / "net.pt"), rand(5, 2)
-    phase = 2 * math.pi * coords @ state["0.b"].T
-    x = torch.cat([phase.cos(), phase.sin()], -1)
-    x = torch.relu(x @ state["1.weight"].T + state["1.bias"])
-    assert torch.allclose(field(coords), x @ state["3.weight"].T + state["3.bias"], atol=1e-5)
-    assert field.channel_names == ("gray",) and field.architecture["sigma"] is None
-    FourierFormat().save(field, tmp_path / "native.safetensors")
-    again = FourierFormat().open(tmp_path / "native.safetensors")
-    assert torch.equal(again(coords), field(coords)) and again.architecture == field.architecture
-
-
-def test_equal_architectures_of_files_agree_so_that_they_stack(tmp_path):
-    for seed in (1, 2):
-        state = sequential()
-        state["0.b"] = state["0.b"] * seed
-        torch.save(state, tmp_path / f"{seed}.pt")
-    assert FourierFormat().open(tmp_path / "1.pt").architecture == FourierFormat().open(tmp_path / "2.pt").architecture
-
-
-@pytest.mark.parametrize("spoil", ["no frequencies", "width", "bias", "extra"])
-def test_what_fits_no_dialect_is_declined(spoil, tmp_path):
-    state = sequential()
-    assert detect({name: tuple(value.shape) for name, value in state.items()}).name == "sequential"
-    if spoil == "no frequencies":
-        del state["0.b"]
-    elif spoil == "width":
-        state["0.b"] = rand(9, 2)
-    elif spoil == "bias":
-        del state["1.bias"]
-    else:
-        state["running_mean"] = rand(3)
-    assert detect({name: tuple(value.shape) for name, value in state.items()}) is None
-    torch.save(state, tmp_path / "net.pt")
-    with pytest.raises(errors.CannotOpen, match="frequencies"):
-        FourierFormat().open(tmp_path / "net.pt")
-
-
-def test_wrong_options_are_told(tmp_path):
-    torch.save(sequential(), tmp_path / "net.pt")
-    with pytest.raises(errors.UnknownName, match="sequential"):
-        FourierFormat().open(tmp_path / "net.pt", dialect="sequentail")
-    with pytest.raises(errors.CannotOpen, match="dinet"):
-        FourierFormat().open(tmp_path / "net.pt", dialect="dinet")
-    with pytest.raises(errors.ShapeMismatch, match="2 numbers"):
-        FourierFormat().open(tmp_path / "net.pt", high=[1, 1, 1])
-    assert FourierFormat().open(tmp_path / "net.pt", low=-1).domain == Box((-1, -1), (1, 1))
-
-
-@needs_data
-def test_a_dialect_that_maps_its_domain_keeps_it():
-    path = Path(DATA, "checkpoints/inr_datasets/dinet_minted/inet12_rff_test_0.pt")
-    with pytest.raises(errors.ConfigError, match="fixes"):
-        FourierFormat().open(path, low=0)
-
-
-def test_every_dialect_names_its_source():
-    assert all(dialect.source for dialect in DIALECTS.values())
+def test_fresh_filters_keep_the_spread_of_their_products():
+    field = build(network="filters", width=128, layers=4, sigma=2.0, channels=16)
+    values = field(rand(500, 2))
+    assert 0.3 < float(values.detach().std()) < 3
+    total = torch.stack([layer.weight.detach() for layer in field.filters]).square().sum(0).mean().sqrt() / (2 * math.pi)
+    assert float(total) == pytest.approx(2.0, rel=0.1)

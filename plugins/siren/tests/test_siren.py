@@ -123,7 +123,7 @@ def test_features_of_an_encoding():
     assert torch.allclose(waves(x, {"frequencies": waves.frequencies}), torch.cat([x, phase.cos(), phase.sin()], 1), atol=1e-6)
     bumps = build(encoding="bumps", features=3).encoding
     for k in range(3):
-        square = float(((x[0] - bumps.centres[k]) ** 2).sum())
+        square = float(((x[0] - bumps.centres[k].detach()) ** 2).sum())
         found = bumps(x, dict(bumps.named_parameters()))[0, k]
         assert float(found) == pytest.approx(math.exp(-((float(bumps.sharpness[k]) * square) ** 2)), rel=1e-4, abs=1e-12)
 
