@@ -26,13 +26,14 @@ class KnownPlugin:
 KNOWN_PLUGINS = {
     "siren": KnownPlugin(
         "SIREN network",
-        (".safetensors", ".pt", ".pth", ".ckpt"),
-        r"^net\.net\.\d+\.0\.weight$|^(\d+\.)?net\.\d+\.linear\.weight$|^(net\.)?last_layer\.(linear\.)?weight$|^seq\.\d+\.weight$|^\d+\.weight$",
+        (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".hdf5"),
+        r"^net\.net\.\d+\.0\.weight$|^(\d+\.)?net\.\d+\.linear\.weight$|^(net\.)?last_layer\.(linear\.)?weight$|^seq\.\d+\.weight$"
+        r"|^\d+\.weight$|modulated_siren/|^(train|test)\.modulation$|^0000\.dense\.A$|^rbf_layer\.centres$",
     ),
     "fourier": KnownPlugin(
         "Fourier feature network",
-        (".safetensors", ".pt", ".pth"),
-        r"^([\w.]+\.)?(b|_?B|b_matrix|B_gauss)$|^filters\.\d+\.linear\.weight$",
+        (".safetensors", ".pt", ".pth", ".npy", ".pkl"),
+        r"^([\w.]+\.)?(b|_?B|b_matrix|[Bb]_gauss|bvals)$|^filters\.\d+\.linear\.weight$|^([\w.]+\.)?layers\.\d+\.layers\.0\.weight$",
     ),
     "ngp": KnownPlugin(
         "instant-ngp snapshot or hash grid",
