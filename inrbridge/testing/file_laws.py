@@ -14,12 +14,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from inrbridge import plugins
-from inrbridge.errors import CannotOpen, CannotSave
+from inrbridge.errors import CannotOpen, CannotSave, InrBridgeError
 from inrbridge.field import Stackable
 from inrbridge.formats import Format, Probe
 from inrbridge.testing.case import Absent, Case, equal, require
+from inrbridge.testing.damage import damaged
 
 _REBUILT_BYTES = 64 * 2**20  # a larger example is not written anew for the laws about damage and hidden code
+
+VARIANTS = 48  # damaged variants of a file that law `survives_damage` tries
 
 
 def recognizes_its_file(case: Case) -> None:
@@ -157,6 +160,44 @@ def _damaged(case: Case) -> Iterator[tuple[Path, str]]:
         yield path, f'a file without its tensor "{gone}"'
 
 
+def survives_damage(case: Case) -> None:
+    """a file damaged in any way opens as a field or raises one InrBridgeError"""
+    case.field  # noqa: B018  as above
+    if case.path.is_dir() or case.path.stat().st_size > _REBUILT_BYTES:
+        raise Absent("its file is a folder, or too large to be damaged many times")
+    for what, path in damaged(case.path, case.folder / "variants", count=VARIANTS):
+        if Probe(path).damage:  # the host sees it and never asks the format
+            continue
+        try:
+            case.open(path)
+        except InrBridgeError:
+            continue
+        except Exception as error:
+            advice = "check names, shapes and values first, and raise inrbridge.errors.CannotOpen."
+            require(False, f"damage ({what}) raised {type(error).__name__}: {error}; {advice}")
+
+
+def counts_its_fields(case: Case) -> None:
+    """`count` tells how many fields a file holds, `open_all` reads them, and `index` chooses one"""
+    case.field  # noqa: B018  as above
+    try:
+        count = case.format.count(Probe(case.path))
+    except Exception as error:
+        require(False, f"`count` raised {type(error).__name__}: {error}; it must return a number for its own file.")
+    is_number = isinstance(count, int) and not isinstance(count, bool) and count >= 1
+    require(is_number, f"`count` returned {count!r}, expected a whole number of at least 1.")
+    if "index" in case.options:  # one of them was asked for
+        return
+    require(count == 1 or "index" in case.format.options("open"), f"it counts {count} fields, and `open` has no option index.")
+    fields = list(case.format.open_all(case.path, case.options))
+    require(len(fields) == count, f"`open_all` gave {len(fields)} fields and `count` said {count}; correct one of them.")
+    chosen = [{}] if count == 1 else [{"index": index} for index in (0, count - 1)]
+    for own, field in zip(chosen, (fields[0], fields[-1]), strict=False):
+        alone = case.format.open(case.path, **case.options, **own)
+        same = equal(field, case.points(), alone) or not equal(alone, case.points(), alone)
+        require(same, f"`open_all` and `open` with {own or 'no index'} gave different fields; keep the order of the file.")
+
+
 def saves_what_it_opens(case: Case) -> None:
     """a field that is saved and opened again has the same values, domain and channels"""
     field = case.steady_field
@@ -215,4 +256,7 @@ def builds_anew(case: Case) -> None:
     )
 
 
-FILE_LAWS = (recognizes_its_file, declines_other_files, refuses_hidden_code, reports_damage, saves_what_it_opens, builds_anew)
+FILE_LAWS = (
+    recognizes_its_file, declines_other_files, refuses_hidden_code, reports_damage, survives_damage, counts_its_fields,
+    saves_what_it_opens, builds_anew,
+)  # fmt: skip

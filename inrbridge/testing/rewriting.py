@@ -37,6 +37,9 @@ class Tree:
     write: Callable[[object], bytes]
 
 
+_MOST_BYTES = 2**28  # of a tensor that is written out
+
+
 def read_tree(path: Path) -> Tree | None:
     """Return the content of a file; None where it has no container that is written here, or nothing in it can be read."""
     readers = {"safetensors": _safetensors, "torch": _torch, "npz": _archive, "npy": _npy, "pickle": _pickle,
@@ -110,6 +113,8 @@ def _safetensors_bytes(content: dict) -> bytes:
     texts = (
         {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
     )
+    if any(v.numel() * v.element_size() > _MOST_BYTES for v in content.values() if isinstance(v, Tensor)):
+        raise ValueError("a tensor that is only seen as huge would be written out")
     return save({str(k): v.contiguous().clone() for k, v in content.items() if isinstance(v, Tensor)}, metadata=texts)
 
 
