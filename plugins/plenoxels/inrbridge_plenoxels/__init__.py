@@ -116,7 +116,7 @@ class PlenoxelsFormat(Format):
         return field
 
     def fit_defaults(self) -> dict:
-        return {"steps": 300, "lr": 1e-1}
+        return {"steps": 300, "lr": 2e-1}
 
 
 def default_resolution(head: str, dim: int) -> int:

@@ -76,7 +76,8 @@ def test_svox(data_format, branching, write, slow):
     field = open_(write(arrays), padding=0.001)
     x = points(field, 80)
     r, n = np.random.default_rng(2).random((20, 3)), branching
-    deep = [r, ([0, 1, 1] + r) / n, ([0, 1, 1] + ([1, 1, 0] + r) / n) / n, ([1, 0, 0] + r) / n]  # in each node
+    first, second, below = np.array([[0, 1, 1], [1, 0, 0], [1, 1, 0]])
+    deep = [r, (first + r) / n, (first + (below + r) / n) / n, (second + r) / n]  # in each node
     x[:, :3] = torch.from_numpy((np.concatenate(deep) - arrays["offset"]) / arrays["invradius3"])
     u = arrays["offset"] + x[:, :3].numpy() * arrays["invradius3"]  # in single precision, as svox finds its leaves
     seen = set()

@@ -9,7 +9,8 @@ import torch
 from inrbridge_plenoxels import PlenoxelsFormat
 
 import inrbridge
-from inrbridge import Box, Product, Sphere, errors, stack
+from inrbridge import Box, FunctionField, Product, Sphere, errors, stack
+from inrbridge.radiance import Camera, focal_length, orbit, render_rays
 from inrbridge.testing import FormatConformance
 
 BOX = Box((-1, -2, 0), (1, 1, 1))
@@ -139,7 +140,7 @@ def test_first_and_second_derivatives(domain, channels, options):
     assert torch.autograd.gradgradcheck(evaluate, (coords, *tensors), atol=1e-4, fast_mode=True)
 
 
-@pytest.mark.parametrize("channels", [1, 20])
+@pytest.mark.parametrize("channels", [1, 40])
 def test_gradients_of_a_table_equal_those_of_plain_indexing(channels):
     """Both ways in which gradients are summed."""
     field = build(Box.unit(2), channels, resolution=[4, 5])
@@ -209,6 +210,27 @@ def test_fitting_pictures_side_by_side():
 def test_fitting_a_distance():
     fields = inrbridge.fit([lambda x: x.norm(dim=-1, keepdim=True) - 0.5], "plenoxels", domain=Box.centered(3), steps=150)
     assert fields[0].psnr > 30
+
+
+def test_a_fresh_field_learns_what_rays_see():
+    """A red ball of radius 1/2 and density 20, from all sides."""
+    ball = FunctionField(lambda x: torch.cat([torch.tensor([0.9, 0.2, 0.1]).expand(*x.shape[:-1], 3),
+                                              20.0 * (x.norm(dim=-1, keepdim=True) < 0.5)], -1),
+                         Box.centered(3), 4, ("red", "green", "blue", "density"))  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    cameras = [Camera(orbit(angle, 0.4 * (-1) ** angle, 3.0), focal_length(12), 12, 12) for angle in range(6)]
+    rays = [camera.rays() for camera in cameras]
+    truth = [render_rays(ball, some, samples=64, background=torch.ones(3)).colours for some in rays]
+    field = PlenoxelsFormat().build(Product(Box.centered(3), Sphere()), 4, generator=generator, resolution=12)
+    optimizer = torch.optim.Adam(field.parameters(), lr=PlenoxelsFormat().fit_defaults()["lr"])
+    losses = []
+    for step in range(60):
+        found = render_rays(field, rays[step % 6], samples=24, background=torch.ones(3), generator=generator).colours
+        losses.append(torch.nn.functional.mse_loss(found, truth[step % 6]))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert float(losses[-1].detach()) < 0.003 < 0.03 < float(losses[0].detach())
 
 
 @pytest.mark.parametrize(
