@@ -236,9 +236,11 @@ def _read_nerf(source: Source, parameters: Tensor, encoding: Encoding, network: 
     front = padded(degree**2) - degree**2 if extra is None else 0  # harmonics alone are padded in front
     back = 0 if extra is None else padded(degree**2 + extra) - degree**2 - extra
     inputs = padded(outputs) + front + degree**2 + (extra or 0) + back
-    finest = (told.finest or FINEST) * scene
-    grid = encoding.grid
-    spec = encoding.spec(encoding.growth or growth_between(grid["base"], finest, grid["levels"])) if grid else None
+    finest, grid, growth = (told.finest or FINEST) * scene, encoding.grid, encoding.growth
+    if grid and (growth is None or told.finest is not None):
+        source.assume.choose("finest", told.finest, FINEST)
+        growth = growth_between(grid["base"], finest, grid["levels"])
+    spec = encoding.spec(growth)
     counts = [network.count(encoding.width, outputs), rgb.count(inputs, 3), spec.rows * spec.features if spec else 0]
     if parameters.numel() != sum(counts):
         raise errors.CannotOpen(
@@ -310,9 +312,11 @@ def _solve_growth(source: Source, mode: str, encoding: Encoding, count: int) -> 
         size = [told.size] if isinstance(told.size, int) else list(told.size)
         finest = max(size) / 2 if mode == "image" else float(max(size))
     if finest is None and mode == "sdf":
-        finest = FINEST
-    if encoding.growth or finest is not None or grid["levels"] < 2:
-        return encoding.spec(encoding.growth or growth_between(grid["base"], finest, grid["levels"]))
+        finest = source.assume.choose("finest", None, FINEST) if encoding.growth is None else None
+    if finest is not None and grid["levels"] > 1:
+        return encoding.spec(growth_between(grid["base"], finest, grid["levels"]))
+    if encoding.growth or grid["levels"] < 2:
+        return encoding.spec(encoding.growth or 1.0)
     least, most = _fitting_sides(encoding, count, 2 if mode == "image" else 1)
     if least != most:
         found = f"{least} to {most}" if least < most else "none"

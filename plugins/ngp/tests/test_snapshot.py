@@ -101,6 +101,7 @@ def test_nerf_equals_its_slow_twin(options, suffix, slow, tmp_path):
         return np.concatenate([colours, np.exp(out[:, :1])], 1)
 
     assert largest(values(field, x, d), truth(np.zeros(count))) < 1e-5
+    assert ("finest = 2048 (default of dialect instant-ngp)" in field.assumed) != bool(told)
     if count:
         assert f"extra = 0 for its {count} extra inputs (direction of light, latents of images)" in field.assumed
         assert largest(values(NgpFormat().open(path, extra=extra), x, d), truth(extra)) < 1e-5
@@ -237,6 +238,15 @@ def test_configurations_that_do_not_fit(change, text, slow, tmp_path):
         snapshot.tree[part] |= values
     with pytest.raises(errors.CannotOpen, match=text):
         NgpFormat().open(snapshot.write(tmp_path / "a.ingp"))
+
+
+def test_a_growth_in_the_configuration(slow, tmp_path):
+    snapshot = Snapshot(slow, "nerf")
+    snapshot.tree["encoding"]["per_level_scale"] = snapshot.growth / 2
+    path = snapshot.write(tmp_path / "a.ingp")
+    assert NgpFormat().open(path).grid.growth == snapshot.growth / 2
+    assert NgpFormat().open(path, growth=5.0).grid.growth == 5.0
+    assert NgpFormat().open(path, finest=2048).grid.growth == pytest.approx(snapshot.growth)
 
 
 def test_options_without_use_are_refused(slow, tmp_path):
