@@ -158,7 +158,7 @@ def _archive(path: Path) -> Tree:
 
 def _archive_bytes(content: dict) -> bytes:
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=True, **{str(name).replace("/", "_"): np.asarray(value) for name, value in content.items()})
+    np.savez(stream, allow_pickle=True, **{str(name).replace("/", "_"): _small(value) for name, value in content.items()})
     return stream.getvalue()
 
 
@@ -198,7 +198,7 @@ def _packed(path: Path) -> Tree:
 def _packed_bytes(content: object) -> bytes:
     import msgpack
 
-    return msgpack.packb(content, default=lambda value: np.asarray(value).tobytes())
+    return msgpack.packb(content, default=lambda value: _small(value).tobytes())
 
 
 def _hierarchy(path: Path) -> Tree:
@@ -233,4 +233,14 @@ def _hierarchy_bytes(content: dict) -> bytes:
 
 
 def _array(value: Tensor) -> np.ndarray:
+    if value.numel() * value.element_size() > _MOST_BYTES:
+        raise ValueError("a tensor that is only seen as huge would be written out")
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _small(value: object) -> np.ndarray:
+    """An array that may be written out; ValueError for one that is only seen as huge."""
+    array = np.asarray(value)
+    if array.nbytes > _MOST_BYTES:
+        raise ValueError("an array that is only seen as huge would be written out")
+    return array

@@ -153,7 +153,9 @@ def test_examples_are_parted_from_the_text():
     assert split_examples("") == ("", "")
 
 
-def test_formats_lists_what_is_there_and_what_could_be(capsys):
+def test_formats_lists_what_is_there_and_what_could_be(capsys, monkeypatch):
+    monkeypatch.setattr(plugins, "distributions", lambda: [])  # installed plugins are out of sight, not switched off
+    plugins.rescan().register(RippleFormat())
     assert main(["formats"]) == 0
     out = capsys.readouterr().out
     assert "pip install inrbridge-ngp" in out and out.splitlines()[0].split() == [
