@@ -35,6 +35,15 @@ class Encoding:
     direction_highest: float | None = None
     cosine: str = "cosine"
 
+    @property
+    def formula(self) -> str:
+        """Say in a line what is encoded."""
+        factor = "" if self.unit == 1 else "2 pi "
+        spread = "k = 0, 1, .." if self.highest is None else f"k spread over 0 to {self.highest:g} ({self.direction_highest:g})"
+        words = {"f": "frequencies", "s": "sine and cosine", "c": "coordinates"}
+        nested = " within ".join(words[letter] for letter in reversed(self.order))
+        return f"sin, cos({factor}2^k x), {spread}; nested: {nested}; x {self.raw}"
+
 
 @dataclass(frozen=True)
 class Dialect:

@@ -61,10 +61,9 @@ class NerfField(nn.Module):
         self.places = domain.a if head == "radiance" and isinstance(domain, Product) else domain
         self._check()
         self.channel_names = None if head == "values" else COLOURS
-        if channel_ranges is None and head != "values":
-            known = (0.0, 1.0) if self.convention.colour == "sigmoid" else None
-            channel_ranges = (known, known, known, None)
-        self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
+        known = (0.0, 1.0) if self.convention.colour == "sigmoid" else None
+        self._own_ranges = None if head == "values" else (known, known, known, None)
+        self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else self._own_ranges
         self.axes = tuple(axes) if axes else None
         self.encoded = columns(self.places.dim, frequencies, self.convention.raw)
         self.trunk = nn.ModuleList(
@@ -115,13 +114,14 @@ class NerfField(nn.Module):
             facts |= {"direction_frequencies": self.direction_frequencies, "branch": list(self.branch_widths)}
             facts |= {"feature": self.feature_kind}
             facts |= {} if self.feature_kind == "none" else {"feature_width": self.feature_width}
+        ranges = None if self.channel_ranges == self._own_ranges else [pair and list(pair) for pair in self.channel_ranges]
         extras = {
             "activation": (self.activation, "relu"),
             "first_active": (self.first_active, True),
             "final": (self.final, "none"),
             "convention": (self.convention.to_options(), None),
             "axes": (self.axes and list(self.axes), None),
-            "channel_ranges": (self.channel_ranges and [pair and list(pair) for pair in self.channel_ranges], None),
+            "channel_ranges": (ranges, None),
         }
         return facts | {name: value for name, (value, default) in extras.items() if value != default}
 

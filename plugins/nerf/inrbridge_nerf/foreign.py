@@ -46,7 +46,8 @@ def open_foreign(path: Path, told: Told) -> NerfField:
     found = _choose(probe, told)
     assume = Assumptions(found.dialect.name, sidecar=probe.sidecar, sidecar_name=probe.sidecar_name)
     if told.dialect is None:
-        assume.note(f"dialect = {found.dialect.name} (by the names of the tensors)")
+        by = "order and shapes of the arrays" if found.dialect.name == "bmild" else "names of the tensors"
+        assume.note(f"dialect = {found.dialect.name} (by the {by})")
     if told.network is None and found.network:
         assume.note(f"network = {found.network}" + ("" if found.network == "fine" else " (the file holds no fine one)"))
     try:
@@ -113,9 +114,9 @@ def _assemble(found: Found, layout: Layout, state: dict[str, Tensor], around: _S
     from inrbridge_nerf import NerfFormat
 
     told, convention = around.told, dict(layout.convention)
-    for name in ("density", "colour"):
-        if getattr(told, name) is not None:
-            convention[name] = getattr(told, name)
+    for name, default in (("density", found.dialect.density_activation), ("colour", "sigmoid")):
+        convention[name] = around.assume.choose(name, getattr(told, name), default, kind=str)
+    around.assume.note(f"encoding = {found.dialect.encoding.formula} (that of its dialect)")
     box = _place(found, convention, around, tensors)
     domain = Product(box, Sphere()) if layout.options["head"] == "radiance" else box
     with torch.device("meta"):  # shapes are compared before memory is taken

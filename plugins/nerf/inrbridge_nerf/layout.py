@@ -57,8 +57,7 @@ def solve(found: Found, shapes: dict[str, Shape]) -> Layout:
     options = {"width": width, "layers": len(layers.trunk), "skips": skips, "frequencies": frequencies,
                "first_active": dialect.first_active}  # fmt: skip
     spoken = dialect.encoding
-    convention = {"normalize": False, "unit": spoken.unit, "highest": spoken.highest, "raw": raw, "cosine": spoken.cosine,
-                  "density": dialect.density_activation}  # fmt: skip
+    convention = {"normalize": False, "unit": spoken.unit, "highest": spoken.highest, "raw": raw, "cosine": spoken.cosine}
     if layers.readout:
         expect(layers.readout, width, (4, 5))
         return Layout(options | {"head": "medium"}, convention, encoded, 0)
