@@ -1,5 +1,6 @@
 """Opening, identifying, saving and building: the right format or one clear sentence."""
 
+import gzip
 import pickle
 
 import numpy as np
@@ -117,9 +118,12 @@ def test_files_of_absent_plugins_come_with_the_pip_line(tmp_path, name, plugin):
 
 def test_containers_of_absent_plugins_come_with_the_pip_line(tmp_path):
     np.savez(tmp_path / "ckpt.npz", links=np.zeros(1), density_data=np.zeros(1))
-    np.save(tmp_path / "model.npy", np.array([None, 1], dtype=object), allow_pickle=True)
-    (tmp_path / "base.ingp").write_bytes(b"\x1f\x8b\x08\x00")
-    for name, plugin in {"ckpt.npz": "plenoxels", "model.npy": "nerf", "base.ingp": "ngp"}.items():
+    layers = np.empty(2, object)  # as bmild/nerf saves a list of weights: its arrays are listed by number, without running it
+    layers[:] = [np.zeros((63, 4), np.float32), np.zeros(4, np.float32)]
+    np.save(tmp_path / "model_000010.npy", layers, allow_pickle=True)
+    assert look(tmp_path / "model_000010.npy").tensors == {"0": (63, 4), "1": (4,)}
+    (tmp_path / "base.ingp").write_bytes(gzip.compress(b"\x81\xa1a\x01"))  # a MessagePack table in a frame
+    for name, plugin in {"ckpt.npz": "plenoxels", "model_000010.npy": "nerf", "base.ingp": "ngp"}.items():
         with pytest.raises(UnknownFormat, match=f"This looks like an? .*: pip install inrbridge-{plugin}"):
             open_field(tmp_path / name)
 

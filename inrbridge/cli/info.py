@@ -32,6 +32,13 @@ def run(args) -> None:
     lines = [
         ("file", f"{facts['file']} ({facts['container']}, {facts['bytes']} bytes)"),
         ("format", f"{facts['format']} ({plugin}): {facts['why']}"),
+        *([("configuration", f"{facts['sidecar']}, beside the file")] if facts["sidecar"] else []),
+        *(
+            [("fields", f"{facts['fields']}; shown is one of them, choose with --set index=NUMBER")]
+            if facts["fields"] > 1
+            else []
+        ),
+        *([("label", facts["label"])] if facts["label"] is not None else []),
         ("domain", facts["domain"]),
         ("channels", f"{facts['channels']}: {', '.join(facts['channel_names'])}"),
         ("parameters", f"{facts['parameters']:,} {' '.join(facts['dtypes'])}" if facts["parameters"] is not None else "not told"),
@@ -75,20 +82,23 @@ def option(text: str) -> tuple[str, object]:
 
 def describe(path: str, format: str | None, options: dict) -> dict:
     """Open a field and return what is known of it, ready for JSON."""
+    from inrbridge.data.manifest import is_label
     from inrbridge.field import Stackable, channel_names
-    from inrbridge.io import identify_probe, look, open_field
-    from inrbridge.plugins import registry
+    from inrbridge.io import count_fields, identify_probe, look, open_field
+    from inrbridge.plugins import get_format, registry
 
     probe = look(path)
     name = format or identify_probe(probe)
     field = open_field(path, name, **options)
+    label = getattr(field, "label", None)
     owner = registry().owner(name)
     state = field.state_dict() if isinstance(field, Stackable) else None
     others = len([other for record in registry().records for other in record.formats]) - 1
     why = "asked for" if format else "named in the file" if probe.native else f"alone of {others + 1} formats in recognizing it"
     return {
         "file": str(path), "container": probe.magic, "bytes": probe.size,
-        "format": name, "plugin": owner.distribution, "version": owner.version, "why": why,
+        "format": name, "plugin": owner.distribution, "version": owner.version, "why": why, "sidecar": probe.sidecar_name,
+        "fields": count_fields(probe, get_format(name)), "label": label if is_label(label) else None,
         "domain": str(field.domain), "channels": field.channels, "channel_names": list(channel_names(field)),
         "parameters": None if state is None else sum(value.numel() for value in state.values()),
         "dtypes": [] if state is None else sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}),
