@@ -19,6 +19,7 @@ from inrbridge.errors import CannotSave, ConfigError, InrBridgeError, MissingDep
 from inrbridge.field import Field, FunctionField, channel_names, query
 from inrbridge.radiance import Camera, Medium, photograph
 from inrbridge.radiance.pictures import contact_sheet, default_camera, look, save_pictures
+from inrbridge.transforms import channel_ranges
 
 CURVE_POINTS = 2048
 MOST_PICTURES = 8  # channels drawn; a field may have hundreds
@@ -133,6 +134,8 @@ class _Chart:
 
 def _draw_views(figure, field: Field, chart: _Chart, resolution: int, axes, at: dict[int, float]) -> None:
     views = _choose_axes(chart, axes, at)
+    if axes is None and len(chart.low) == 2 and getattr(field, "axes", None) == ("x", "y"):
+        views = [(1, 0)]  # x runs along the columns
     if len(views[0]) == 1:
         _draw_curve(figure, field, chart, views[0][0], at, max(resolution, CURVE_POINTS))
         return
@@ -147,7 +150,8 @@ def _draw_views(figure, field: Field, chart: _Chart, resolution: int, axes, at: 
         span = _span([plane[..., indices] for plane in sampled])
         for column, view in enumerate(views):
             panel = panels[number * len(views) + column]
-            _draw_plane(panel, chart, view, sampled[column][..., indices], label, span)
+            values = sampled[column][..., indices]
+            _draw_plane(panel, chart, view, _shown(values, field, indices) if len(indices) == 3 else values, label, span)
             caption = [label] if len(pictures) > 1 else []
             caption += [_spell_slice(chart, view, at)] if len(chart.low) > 2 else []
             panel.set_title("   ".join(caption), fontsize=9, color=INK)
@@ -212,6 +216,15 @@ def _pictures(names: Sequence[str]) -> list[tuple[str, list[int]]]:
         colour = [0, 1, 2] if lower == ["0", "1", "2"] else []
     alone = [(names[i], [i]) for i in range(len(names)) if i not in colour]
     return ([("colour", colour)] if colour else []) + alone[: MOST_PICTURES - bool(colour)]
+
+
+def _shown(values: np.ndarray, field: Field, indices: Sequence[int]) -> np.ndarray:
+    """Map colours from the ranges that the field states to [0, 1]."""
+    ranges = [channel_ranges(field)[i] for i in indices]
+    if any(pair is None or pair[0] >= pair[1] for pair in ranges):
+        return values
+    low, high = np.array(ranges, dtype=np.float32).T
+    return (values - low) / (high - low)
 
 
 def _span(planes: Sequence[np.ndarray]) -> tuple[float, float]:
