@@ -41,7 +41,9 @@ KNOWN_PLUGINS = {
         r"^<msgpack>$|\.ingp$|^encoder\.(embeddings|params)$|^xyz_encoder\.params$|mlp_base\S*params$|hash_table$|^_model\.field\."
         r"|^embed_fn_state_dict\.|^triplane$",
     ),
-    "plenoxels": KnownPlugin("Plenoxel grid or PlenOctree", (".npz",), r"^(density_data|sh_data|invradius3?|data_retained)$"),
+    "plenoxels": KnownPlugin(
+        "Plenoxel grid or PlenOctree", (".npz",), r"^(density_data|sh_data|invradius3?|data_retained|quant_colors)$"
+    ),
     "nerf": KnownPlugin(
         "NeRF network",
         (".safetensors", ".tar", ".npy", ".ckpt", ".pt", ".pth"),

@@ -33,7 +33,7 @@ DIALECTS = {
         ),
         Dialect(
             "svox-compressed", "github.com/sxyu/plenoctree: compressed octrees", "svox:read_compressed",
-            (("child", "offset", "sigma", "data_retained", "quant_colors", "quant_map"),),
+            (("child", "offset", "sigma", "quant_colors", "quant_map"),),
         ),
         Dialect(
             "svox", "github.com/sxyu/svox: PlenOctrees", "svox:read_svox",

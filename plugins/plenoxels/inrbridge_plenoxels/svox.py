@@ -24,10 +24,12 @@ def read_svox(source: Source) -> Parts:
 
 
 def read_compressed(source: Source) -> Parts:
-    """Read a compressed octree: some coefficients as they are, the others as places in tables of colours."""
+    """Read a compressed octree: the first coefficients as they are, if any were retained, the others from tables of colours."""
     child = _child(source)
     sigma = source.array("sigma", tuple(child.shape)).flatten().float()
-    kept = source.array("data_retained", (*source.arrays["data_retained"].shape[:1], *child.shape, 3)).flatten(1, 4).float()
+    kept = []
+    if "data_retained" in source.arrays:
+        kept = source.array("data_retained", ("r", *child.shape, 3)).flatten(1, 4).float()
     places = source.array("quant_map", ("k", *child.shape)).flatten(1)
     colours = source.array("quant_colors", (len(places), "colours", 3)).float()
     places = check_whole("quant_map", places)

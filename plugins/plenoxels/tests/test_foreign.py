@@ -110,18 +110,20 @@ def test_old_files_of_svox(write):
     assert any("data_format = SH4" in text for text in old.assumed) and not any("data_format" in text for text in field.assumed)
 
 
-def test_compressed_octrees(write):
-    """Coefficients 0 and 1 as they are, 2 and 3 from tables of colours."""
+@pytest.mark.parametrize("retained", [0, 2])
+def test_compressed_octrees(retained, write):
+    """The first coefficients as they are, the others from tables of colours."""
     arrays, rng = write.svox_arrays(), np.random.default_rng(1)
-    palettes = rng.normal(size=(2, 16, 3)).astype(np.float16)
-    places = rng.integers(0, 16, (2, *arrays["child"].shape)).astype(np.uint16)
+    palettes = rng.normal(size=(4 - retained, 16, 3)).astype(np.float16)
+    places = rng.integers(0, 16, (4 - retained, *arrays["child"].shape)).astype(np.uint16)
     data = arrays.pop("data")
     coefficients = data[..., :-1].reshape(*data.shape[:-1], 3, 4)
-    for j in range(2):
-        coefficients[..., 2 + j] = palettes[j][places[j]]
+    for j in range(4 - retained):
+        coefficients[..., retained + j] = palettes[j][places[j]]
     truth = open_(write(arrays | {"data": np.concatenate([coefficients.reshape(*data.shape[:-1], 12), data[..., -1:]], -1)}))
-    small = arrays | {"sigma": data[..., -1], "data_retained": np.moveaxis(coefficients[..., :2], -1, 0),
-                      "quant_colors": palettes, "quant_map": places}  # fmt: skip
+    small = arrays | {"sigma": data[..., -1], "quant_colors": palettes, "quant_map": places}
+    if retained:
+        small["data_retained"] = np.moveaxis(coefficients[..., :retained], -1, 0)
     field = open_(write(small))
     assert torch.equal(field(points(field)), truth(points(field))) and field.architecture == truth.architecture
     small["quant_map"] = places + np.uint16(1)
