@@ -112,6 +112,9 @@ def read_native(path: str | Path, format: Format) -> Field:
         raise CannotOpen(f"the tensors cannot be read ({error}); copy or download the file again.") from error
     field = build_native(header, format)
     _compare(field.state_dict(), contents.tensors)
+    for name, value in field.state_dict().items():
+        if state[name].is_complex() and not value.is_complex():
+            raise CannotOpen(f'its tensor "{name}" holds complex numbers, expected {value.dtype}; the file was edited.')
     kinds = {value.dtype for value in state.values() if value.is_floating_point()}
     if len(kinds) == 1:
         field = field.to(kinds.pop())

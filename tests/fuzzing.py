@@ -34,18 +34,18 @@ class Hang(BaseException):
 
 @contextmanager
 def time_limit(seconds: float):
-    """Raise Hang in the block when the time is over (main thread only)."""
+    """Raise Hang in the block when it has used so many seconds of the processor (main thread only)."""
 
     def stop(*_):
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def limit_memory(mebibytes: int) -> None:

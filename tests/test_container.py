@@ -155,3 +155,11 @@ def test_a_build_that_reads_values_back_is_read_too(file):
             return super().build(domain, channels, generator=generator, waves=waves)
 
     assert torch.equal(read_native(file, Counting()).amplitude, ripple(seed=3).amplitude)
+
+
+def test_complex_numbers_for_real_ones_are_refused(file):
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file({name: value.to(torch.complex64) for name, value in load_file(file).items()}, file, metadata=metadata)
+    with pytest.raises(CannotOpen, match="complex"):
+        read_native(file, RippleFormat())

@@ -92,8 +92,8 @@ class _Visit:
         """Whether the object was visited; notes it."""
         import h5py
 
-        token = bytes(h5py.h5o.get_info(node.id).token) if hasattr(h5py.h5o.get_info(node.id), "token") else None
-        place = (token, h5py.h5o.get_info(node.id).addr) if token is None else (token,)
+        info = h5py.h5o.get_info(node.id)
+        place = (info.fileno, info.addr)
         if place in self.seen:
             return True
         self.seen.add(place)
@@ -112,7 +112,7 @@ class _Visit:
             raise DamagedHierarchy(f'"{name}" is not plain data of this file (compression {data.compression})')
         claimed = math.prod(data.shape) * data.dtype.itemsize
         if data.dtype.kind not in "fiub":
-            if data.size == 1 and data.dtype.kind in "SO" and claimed <= ATTRIBUTE_BYTES:  # a text, alone or in a list of one
+            if data.size == 1 and _is_text(data.dtype) and claimed <= ATTRIBUTE_BYTES:  # alone or in a list of one
                 _check_chunks(data, name, True)
                 yield name, _plain(data[()].item() if data.ndim else data[()])
             return
@@ -125,8 +125,6 @@ class _Visit:
 
     def attributes(self, node, prefix: str) -> Iterator[tuple[str, object]]:
         """Plain attributes of moderate size."""
-        import h5py
-
         for key in islice(node.attrs, MAX_ATTRIBUTES):
             name = self.named(prefix, key)
             if name is None:
@@ -134,11 +132,18 @@ class _Visit:
             kind = node.attrs.get_id(key)
             if math.prod(kind.shape or ()) * kind.dtype.itemsize > ATTRIBUTE_BYTES or kind.get_storage_size() > ATTRIBUTE_BYTES:
                 continue
-            if kind.dtype.kind == "O" and h5py.check_string_dtype(kind.dtype) is None:
-                continue  # references and lists without a fixed length
+            if kind.dtype.kind == "O" and not _is_text(kind.dtype):
+                continue
             value = _plain(node.attrs[key])
             if value is not None:
                 yield name, value
+
+
+def _is_text(dtype: np.dtype) -> bool:
+    """Whether these are texts, not references or lists without a fixed length."""
+    import h5py
+
+    return dtype.kind == "S" or h5py.check_string_dtype(dtype) is not None
 
 
 def _has_known_filters(data) -> bool:
