@@ -65,7 +65,7 @@ class PlenoxelField(nn.Module):
         ranges = RANGES if channel_ranges is None and head != "values" else channel_ranges
         self.channel_ranges = tuple(pair and tuple(pair) for pair in ranges) if ranges else None
         self.axes = tuple(axes) if axes else None
-        self.table = nn.Parameter(torch.empty(cells.rows, self.columns))
+        self.table = nn.Parameter(torch.empty(*cells.shape, self.columns))
         for name, shape in (basis.shapes() if basis else {}).items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
         for name, value in cells.buffers().items():
@@ -123,7 +123,7 @@ class PlenoxelField(nn.Module):
         with torch.no_grad():
             self.table.uniform_(-SPREAD, SPREAD, generator=generator)
             if self.head != "values":
-                self.table[:, 0] += FOG if self.density == "softplus" else 2 * SPREAD
+                self.table[..., 0] += FOG if self.density == "softplus" else 2 * SPREAD
             for name in self.basis.shapes() if self.basis else {}:
                 value = getattr(self, name)
                 bound = 1 / math.sqrt(value.shape[-1]) if name.startswith("network") else 1.0
@@ -139,8 +139,8 @@ class PlenoxelField(nn.Module):
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Evaluate b fields of this architecture: coords (n, d) or (b, n, d) -> values (b, n, channels).
 
-        `states` holds the stacked state: "table" (b, rows, columns), "links", "child", ... Twice differentiable in the states
-        and in the coordinates.
+        `states` holds the stacked state: "table" (b, *cells.shape, columns), "links", "child", ... Twice differentiable in the
+        states and in the coordinates.
         """
         table = states["table"]
         x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(table.dtype)
@@ -156,7 +156,7 @@ class PlenoxelField(nn.Module):
         return (slice(start, start + step) for start in range(0, n, step)) if n else iter([slice(0, 0)])
 
     def _evaluate(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        table, dim = states["table"], self.places.dim
+        table, dim = states["table"].flatten(1, -2), self.places.dim
         b, rows, columns = table.shape
         found, weights = self.cells.find(self._in_cube(x[..., :dim]), states, b)
         first = rows * torch.arange(b, device=found.device)

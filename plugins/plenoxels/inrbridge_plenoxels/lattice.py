@@ -55,6 +55,11 @@ class Lattice:
         return len(self.resolution)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Axes of the table before its columns."""
+        return self.resolution if self.kept is None else (self.kept,)
+
+    @property
     def rows(self) -> int:
         """Rows of the table."""
         return math.prod(self.resolution) if self.kept is None else self.kept

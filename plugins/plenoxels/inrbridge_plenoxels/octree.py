@@ -1,7 +1,7 @@
 """Octrees of the unit cube: which row of a table a point lies in (Yu et al. 2021, "PlenOctrees").
 
-A node has N^3 cells, of equal size, a cell is a leaf or another node. Row N^3 i + c of the table belongs to cell c of
-node i; rows of cells that are nodes themselves are not read. Values are constant in a leaf.
+A node has N^3 cells, of equal size, a cell is a leaf or another node. Row (i, x, y, z) of the table belongs to cell
+(x, y, z) of node i; rows of cells that are nodes themselves are not read. Values are constant in a leaf.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class Octree:
                 raise errors.ConfigError(f"Got {name} = {value} of an octree, expected 1 to {most}.")
         if self.rows >= MOST_ROWS:
             raise errors.ConfigError(f"Got an octree of {self.rows} cells, expected fewer than 2^31.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Axes of the table before its columns."""
+        return (self.nodes, *[self.branching] * 3)
 
     @property
     def rows(self) -> int:

@@ -70,11 +70,11 @@ def _data_format(source: Source, columns: int) -> tuple[str, int]:
 
 
 def _tree(source: Source, child: Tensor, table: Tensor, kind: str, count: int) -> Parts:
-    """Put the parts together; raw densities (rows, 1) and coefficients stand in one table."""
+    """Put the parts together; a row of the table is the raw density and the coefficients of a cell."""
     nodes, branching = len(child), child.shape[1]
     options = {"nodes": nodes, "branching": branching, "levels": count_levels(child), "density": "relu", "density_scale": 1.0,
                "colour": "sigmoid", "padding": source.assume.choose("padding", source.padding, 0.0)}  # fmt: skip
-    state = {"table": table, "child": child}
+    state = {"table": table.reshape(*child.shape, -1), "child": child}
     box = _box(source)
     if kind == "RGBA":
         return Parts(box, {**options, "head": "medium"}, state)

@@ -32,7 +32,7 @@ def read_svox2(source: Source) -> Parts:
     table = torch.cat([density, coefficients], 1)
     options = {"resolution": list(links.shape), "density": "relu", "density_scale": 1.0, "colour": "relu", **basis}
     if rows == links.numel() and int(links.min()) >= 0:
-        table = table[links.flatten().long()]  # full: rows in the order of the lattice need no links
+        table = table[links.long()]  # full: rows in the order of the lattice need no links
     else:
         options["rows"] = rows
         state["links"] = links

@@ -83,14 +83,16 @@ def test_the_formula_of_values(dim, rows, slow):
     coords = torch.cat([points(domain, 20), torch.tensor([domain.low, domain.high])])
     links = field.links.numpy() if rows else None
     for x, found in zip(coords.tolist(), field(coords).detach().numpy(), strict=True):
-        truth = slow.trilinear(x, *domain.bounds, field.table.detach().numpy(), field.cells.resolution, links)
+        truth = slow.trilinear(x, *domain.bounds, field.table.detach().flatten(0, -2).numpy(), field.cells.resolution, links)
         assert np.abs(found - truth).max() < 1e-5
 
 
 def test_the_formula_of_radiance(slow):
     field = build(SPACE, 4, resolution=[5, 4, 6], rows=60, harmonics=4)
     for x, found in zip(points(SPACE, 20), field(points(SPACE, 20)).detach().numpy(), strict=True):
-        row = slow.trilinear(x[:3].tolist(), *BOX.bounds, field.table.detach().numpy(), (5, 4, 6), field.links.numpy())
+        row = slow.trilinear(
+            x[:3].tolist(), *BOX.bounds, field.table.detach().flatten(0, -2).numpy(), (5, 4, 6), field.links.numpy()
+        )
         colours = slow.sigmoid(row[1:].reshape(3, 16) @ slow.harmonics(x[3:].numpy()))
         density = 6 * math.log1p(math.exp(row[0]))  # the cells of the third axis are the smallest, 1 / 6 wide
         assert np.abs(found - [*colours, density]).max() < 1e-5
@@ -100,7 +102,7 @@ def test_the_formula_of_radiance(slow):
 def test_a_lattice_passes_through_its_table():
     field = build(Box.unit(2), 3, resolution=[4, 5])
     middles = torch.cartesian_prod((torch.arange(4) + 0.5) / 4, (torch.arange(5) + 0.5) / 5)
-    assert torch.allclose(field(middles), field.table, atol=1e-6)
+    assert torch.allclose(field(middles), field.table.flatten(0, 1), atol=1e-6)
 
 
 def test_an_octree_is_constant_in_its_leaves():
@@ -147,7 +149,7 @@ def test_gradients_of_a_table_equal_those_of_plain_indexing(channels):
     coords = points(field.domain, 200)
     rows, weights = field.cells.find(coords, {}, 1)
     table = field.table.detach().clone().requires_grad_()
-    plain = (table[rows[0]] * weights[0].unsqueeze(-1)).sum(1)
+    plain = (table.flatten(0, 1)[rows[0]] * weights[0].unsqueeze(-1)).sum(1)
     field(coords).square().sum().backward()
     plain.square().sum().backward()
     assert torch.allclose(field.table.grad, table.grad, atol=1e-4)
@@ -197,7 +199,7 @@ def test_fresh_fog_is_thin_and_learns(density):
     optical_depth = values[:, 3].detach() * max(BOX.size)
     assert float(optical_depth.min()) > 0 and float(optical_depth.max()) < 1
     values[:, 3].sum().backward()
-    assert (field.table.grad[:, 0] > 0).any()
+    assert (field.table.grad[..., 0] > 0).any()
 
 
 def test_fitting_pictures_side_by_side():
