@@ -97,6 +97,21 @@ def test_rows_are_coordinate_zero():
     assert rows.mean() < black[0].mean() and columns.mean() > black[1].mean()
 
 
+def test_stated_axes_and_ranges_are_drawn_as_a_picture():
+    """A field of (x, y) with values in 0..255 looks as one of (row, column) with values in [0, 1]."""
+
+    def colours(x):
+        return torch.cat([x[..., :1], x[..., 1:], 0 * x[..., :1]], -1)
+
+    names = ("red", "green", "blue")
+    truth = FunctionField(colours, Box.unit(2), 3, names)
+    other = FunctionField(lambda x: 255 * colours(x.flip(-1)), Box.unit(2), 3, names)
+    other.axes, other.channel_ranges = ("x", "y"), ((0, 255),) * 3
+    inner = (slice(40, -60), slice(60, -20))  # without the labels of the axes
+    pictures = [preview(field, resolution=16)[inner].astype(int) for field in (truth, other)]
+    assert pictures[0].std() > 20 and np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
 def test_points_outside_the_domain_are_never_asked_and_stay_transparent():
     chart = _Chart.of(half)
     values = chart.values(field(half, 1), torch.tensor([[0.5, 0.0], [-0.5, 0.0]]))
