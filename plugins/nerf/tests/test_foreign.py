@@ -253,6 +253,12 @@ def test_normalized_device_coordinates(tmp_path):
     assert NerfFormat().open(path, space="ndc").domain.a == Box.centered(3)
 
 
+@pytest.mark.parametrize(("spheric", "side"), [(False, 1.0), (True, 1.5)])
+def test_the_hyperparameters_of_nerf_pl_tell_a_forward_facing_scene(spheric, side, tmp_path):
+    told = {"hyper_parameters": {"dataset_name": "llff", "spheric_poses": spheric}}
+    assert NerfFormat().open(save(tmp_path, nerf_pl()[0] | told)).domain.a == Box.centered(3, side)
+
+
 def test_the_frame_of_the_cameras_of_nerfstudio(tmp_path):
     path = save(tmp_path, nerfstudio()[0], "step-000000100.ckpt")
     with pytest.raises(errors.CannotOpen, match=r"dataparser_transforms\.json"):
