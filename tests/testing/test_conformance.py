@@ -73,7 +73,8 @@ SABOTAGE = [
     ("recognizes_its_file", IS_NATIVE, "False"),
     ("declines_other_files", IS_NATIVE, "True"),
     ("refuses_hidden_code", OPEN, "path.read_bytes()[:2] == b'PK' and torch.load(path, weights_only=False); " + OPEN),
-    ("reports_damage", OPEN, "from safetensors.torch import load_file; load_file(path)['amplitude']; " + OPEN),
+    ("reports_damage", OPEN, "from inrbridge import errors\n        try: " + OPEN +
+     "\n        except errors.CannotOpen as error: raise errors.ConfigError(str(error)) from error"),
     ("survives_damage", OPEN,
      "from safetensors.torch import load_file; load_file(path)['frequency'].reshape(4, 2).isfinite().all() or 1 / 0; " + OPEN),
     ("counts_its_fields", "def open(self, path):", "def count(self, probe): return 3\n\n    def open(self, path):"),
