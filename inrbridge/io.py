@@ -131,6 +131,8 @@ def look(path: str | Path) -> Probe:
     probe = Probe(path)
     try:
         is_there = probe.path.exists()
+        if is_there and not (probe.path.is_file() or probe.path.is_dir()):  # a pipe or device may never end
+            raise CannotOpen(f"Cannot read {probe.path}: it is neither a file nor a folder; copy what it gives into a file.")
         if is_there:
             _ = probe.head  # read now: what cannot be read is told before a format is blamed for it
     except PermissionError as error:

@@ -4,6 +4,7 @@
 """
 
 import io
+import os
 import struct
 
 import pytest
@@ -60,6 +61,12 @@ def test_variants_depend_on_the_seed_alone(tmp_path):
     other = [(what, path.read_bytes()) for what, path in damaged(example, tmp_path / "c", seed=2, count=24)]
     assert first == again and first != other
     assert sum(content != example.read_bytes() for _, content in first) > 20
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(CannotOpen, match="neither a file nor a folder"):
+        open_field(tmp_path / "a.pt")
 
 
 STARTS = {
