@@ -125,7 +125,9 @@ def test_features_of_an_encoding():
     for k in range(3):
         square = float(((x[0] - bumps.centres[k].detach()) ** 2).sum())
         found = bumps(x, dict(bumps.named_parameters()))[0, k]
-        assert float(found) == pytest.approx(math.exp(-((float(bumps.sharpness[k]) * square) ** 2)), rel=1e-4, abs=1e-12)
+        assert float(found.detach()) == pytest.approx(
+            math.exp(-((float(bumps.sharpness[k].detach()) * square) ** 2)), rel=1e-4, abs=1e-12
+        )
 
 
 def test_an_empty_stack_and_no_points():
