@@ -9,7 +9,7 @@ radiance:  density = softplus(density(h)), colours = sigmoid(colour(branch(encod
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -163,19 +163,37 @@ class NerfField(nn.Module):
         x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(single.dtype)
         states = {name: value.to(x.dtype) for name, value in states.items()}
         if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in states.values())):
-            return self._evaluate(states, x).to(coords.dtype)
+            return self._evaluate(states, *self._encode(x)).to(coords.dtype)
+        points, fields = self._chunks(single.shape[0], x)
         with torch.no_grad():
-            parts = [self._evaluate(states, x[..., part, :]) for part in self._chunks(x, single.shape[0])]
+            parts = []
+            for part in points:
+                features = self._encode(x[..., part, :])
+                rows = []
+                for some in fields:
+                    its = {name: value[some] for name, value in states.items()}
+                    rows.append(self._evaluate(its, *(value[some] if x.ndim == 3 else value for value in features)))
+                parts.append(torch.cat(rows) if len(rows) > 1 else rows[0])
         return (parts[0] if len(parts) == 1 else torch.cat(parts, -2)).to(coords.dtype)
 
-    def _chunks(self, x: Tensor, b: int) -> Iterator[slice]:
+    def _chunks(self, b: int, x: Tensor) -> tuple[list[slice], list[slice]]:
+        """Cut the points, and the b fields, so that a layer's values stay in a core's cache: few fields at many points each."""
         n, most = x.shape[-2], _CACHE_NUMBERS if x.device.type == "cpu" else _DEVICE_NUMBERS
-        step = max(64, most // max(1, b * max(self.width, self.encoded)))
-        return (slice(start, start + step) for start in range(0, n, step)) if n else iter([slice(0, 0)])
+        width = max(self.width, self.encoded)
+        step = max(64, most // width)
+        count = max(1, most // (width * max(1, min(n, step))))
+        cuts = ((n, step), (b, count))
+        return tuple([slice(start, start + size) for start in range(0, total, size)] or [slice(0, 0)] for total, size in cuts)
 
-    def _evaluate(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the networks read of points (..., d): the network's coordinates, and features of places and directions."""
         entered = self.convention.enter(x[..., : self.places.dim], self.places.bounds)
-        encoded = self.convention.places(entered, self.frequencies)
+        directions = x[..., self.places.dim :]
+        if self.head == "radiance":
+            directions = self.convention.directions(directions, self.direction_frequencies)
+        return entered, self.convention.places(entered, self.frequencies), directions
+
+    def _evaluate(self, states: Mapping[str, Tensor], entered: Tensor, encoded: Tensor, directions: Tensor) -> Tensor:
         act = ACTIVATIONS[self.activation]
         h = encoded
         for i in range(self.layers):
@@ -187,7 +205,6 @@ class NerfField(nn.Module):
         if self.feature_kind != "none":
             h = _affine(states, "feature", h)
             h = act(h) if self.feature_kind == "active" else h
-        directions = self.convention.directions(x[..., self.places.dim :], self.direction_frequencies)
         for i in range(len(self.branch_widths)):
             h = act(_affine(states, f"branch.{i}", *([h] if i else [directions, h])))
         last = [h] if self.branch_widths else [directions, h]

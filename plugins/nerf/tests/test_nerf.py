@@ -145,12 +145,13 @@ def test_a_stack_equals_the_loop(domain, channels, options, own, dtype):
         assert torch.allclose(stack(fields)(coords), truth, rtol=1e-5, atol=1e-5)
 
 
-def test_chunks_of_points_change_nothing():
-    fields = [build(seed=seed, width=64) for seed in range(3)]
-    coords = points(Box.unit(2), 3000)
-    truth = torch.stack([field(coords) for field in fields]).detach()
+@pytest.mark.parametrize("own", [False, True])
+def test_chunks_of_points_and_fields_change_nothing(own):
+    fields = [build(SPACE, 4, seed=seed, width=64) for seed in range(3)]
+    coords = points(SPACE, *((3, 5000) if own else (5000,)))
+    truth = torch.stack([field(one) for field, one in zip(fields, coords if own else [coords] * 3, strict=True)]).detach()
     with torch.no_grad():
-        assert len(list(fields[0]._chunks(coords, 3))) > 1
+        assert [len(cuts) > 1 for cuts in fields[0]._chunks(3, coords)] == [True, True]
         assert torch.allclose(fields[0].evaluate_stack(states_of(fields), coords), truth, atol=1e-5)
 
 
