@@ -7,6 +7,7 @@ import io
 import os
 import struct
 
+import numpy as np
 import pytest
 from fuzzing import judge
 from hypothesis import HealthCheck, given, settings
@@ -61,6 +62,12 @@ def test_variants_depend_on_the_seed_alone(tmp_path):
     other = [(what, path.read_bytes()) for what, path in damaged(example, tmp_path / "c", seed=2, count=24)]
     assert first == again and first != other
     assert sum(content != example.read_bytes() for _, content in first) > 20
+
+
+def test_texts_among_the_arrays_are_damaged_too(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.ones(3), word=np.array("SH9"))
+    kinds = {what.partition(":")[0] for what, _ in damaged(tmp_path / "a.npz", tmp_path / "damaged", count=200)}
+    assert "all tensors" in kinds
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):

@@ -119,6 +119,8 @@ def _whole(content: object, tensors: list[tuple[Keys, object]], chance: np.rando
             if i % keep == 0 and isinstance(content, dict) and keys:
                 content = changed(content, keys, lambda owner, key=keys[-1]: owner[key] is not None and _without(owner, key))
             continue
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":  # texts among the arrays
+            continue
         tensor = _torch(value)
         what, new = _cast(tensor, same) if kind == "one type" else _revalued(tensor, same)
         if keys:
