@@ -6,16 +6,19 @@ import resource
 import signal
 import time
 import traceback
+import tracemalloc
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 
 from inrbridge import identify, open_field, plugins
 from inrbridge.errors import InrBridgeError
 
+SECONDS, MEBIBYTES = 15, 64  # of an attack
 OUTCOMES = ("field", "refused", "LEAK", "HANG", "MEMORY")
 
 
@@ -115,3 +118,18 @@ def _head(error: BaseException) -> str:
     own = [frame for frame in frames if "inrbridge" in frame.filename] or frames
     places = " < ".join(f"{Path(f.filename).parent.name}/{Path(f.filename).name}:{f.lineno} {f.name}" for f in own[:-5:-1])
     return f"{type(error).__name__}: {str(error)[:200]} | {places}"
+
+
+def cheap(look, mebibytes=MEBIBYTES):
+    """What `look` returns; it must not take long, nor much memory on the way."""
+    tracemalloc.start()
+    try:
+        with time_limit(SECONDS):
+            found = look()
+        peak = tracemalloc.get_traced_memory()[1]
+    except Hang:
+        pytest.fail(f"took more than {SECONDS} s")
+    finally:
+        tracemalloc.stop()
+    assert peak < mebibytes * 2**20, f"took {peak >> 20} MiB"
+    return found
