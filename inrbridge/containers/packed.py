@@ -6,7 +6,6 @@ before it fills the memory, and a list must have its items before it has room.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,24 +17,8 @@ from inrbridge.containers.contents import Contents, plain_children, walk
 MOST_BYTES = 2**32  # inflated
 SLACK, RATIO = 128 * 2**20, 8  # bytes that may be inflated whatever the size, and for each byte: half-precision weights reach 2
 PIECE = 2**18  # bytes inflated at a time
-MAX_OBJECTS, MAX_NESTING, LONGEST_LIST = 4_000_000, 64, 4096
-
-_NUMBERS = {
-    0xCA: ">f",
-    0xCB: ">d",
-    0xCC: ">B",
-    0xCD: ">H",
-    0xCE: ">I",
-    0xCF: ">Q",
-    0xD0: ">b",
-    0xD1: ">h",
-    0xD2: ">i",
-    0xD3: ">q",
-}
-_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-_LENGTHS = {0xC4: "bytes", 0xC5: "bytes", 0xC6: "bytes", 0xD9: "text", 0xDA: "text", 0xDB: "text", 0xDC: "list", 0xDD: "list",
-            0xDE: "map", 0xDF: "map"}  # fmt: skip
-_WIDTHS = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I", 0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
+MAX_OBJECTS, MAX_NESTING = 4_000_000, 64
+LONGEST_LIST, LONGEST_TABLE = 4096, 256  # of numbers, and of maps or lists: a snapshot tells of each image that was seen
 
 
 class DamagedPack(Exception):
@@ -83,68 +66,57 @@ def read_pack(path: Path) -> dict:
 
 
 def unpack(data: bytes | bytearray) -> object:
-    """Return the value that the bytes begin with; byte strings are copied, maps keep only texts and numbers as keys.
+    """Return the value that the bytes begin with; maps keep only texts and numbers as keys.
 
     Raises:
         DamagedPack: they end early, hold an extension, or more values than are looked at.
     """
+    from msgpack.exceptions import UnpackException
+
     try:
         return _Reader(data).value(MAX_NESTING)
-    except struct.error as error:
-        raise DamagedPack("it is truncated") from error
+    except (UnpackException, ValueError, IndexError) as error:
+        raise DamagedPack(f"it is truncated, or no sound MessagePack ({type(error).__name__})") from error
 
 
 class _Reader:
-    def __init__(self, data: bytes | bytearray):
-        self.data, self.at, self.left = memoryview(data), 0, MAX_OBJECTS
+    """Takes lists and maps apart item by item: the library alone would make room for all the items that they claim."""
 
-    def number(self, kind: str):
-        (found,) = struct.unpack_from(kind, self.data, self.at)
-        self.at += struct.calcsize(kind)
-        return found
+    def __init__(self, data: bytes | bytearray):
+        from msgpack import Unpacker
+
+        self.data, self.left = data, MAX_OBJECTS
+        self.unpacker = Unpacker(max_buffer_size=max(len(data), 1), unicode_errors="replace", ext_hook=_no_extension)
+        self.unpacker.feed(data)
 
     def value(self, nesting: int) -> object:
         self.left -= 1
         if self.left < 0 or nesting < 0:
             raise DamagedPack(f"it holds more than {MAX_OBJECTS} values, or nests them deeper than {MAX_NESTING}")
-        code = self.number("B")
-        if code < 0x80:
-            return code
-        if code >= 0xE0:
-            return code - 256
-        if code in _NUMBERS:
-            return self.number(_NUMBERS[code])
-        if code in _CONSTANTS:
-            return _CONSTANTS[code]
-        if code in _LENGTHS:
-            kind, length = _LENGTHS[code], self.number(_WIDTHS[code])
-        elif code < 0xC0:
-            kind, length = (("map", code & 15), ("list", code & 15), ("text", code & 31), ("text", code & 31))[(code >> 4) - 8]
-        else:
-            raise DamagedPack(f"it holds an extension, or something unknown (code {code})")
-        if length > len(self.data) - self.at:
-            raise DamagedPack(f"it is truncated: {length} items are promised, and {len(self.data) - self.at} bytes follow")
-        if kind == "list":
-            return [self.value(nesting - 1) for _ in range(length)]
-        if kind == "map":
-            return self.map(length, nesting)
-        part = bytes(self.data[self.at : self.at + length])
-        self.at += length
-        return part if kind == "bytes" else part.decode("utf-8", "replace")
+        code = self.data[self.unpacker.tell()]
+        if 0x90 <= code < 0xA0 or code in (0xDC, 0xDD):
+            return [self.value(nesting - 1) for _ in range(self._count(self.unpacker.read_array_header()))]
+        if 0x80 <= code < 0x90 or code in (0xDE, 0xDF):
+            pairs = range(self._count(self.unpacker.read_map_header()))
+            found = [(self.value(nesting - 1), self.value(nesting - 1)) for _ in pairs]
+            return {key: value for key, value in found if isinstance(key, str | int | float)}
+        return self.unpacker.unpack()
 
-    def map(self, length: int, nesting: int) -> dict:
-        found = {}
-        for _ in range(length):
-            key, value = self.value(nesting - 1), self.value(nesting - 1)
-            if isinstance(key, str | int | float):
-                found[key] = value
-        return found
+    def _count(self, claimed: int) -> int:
+        follow = len(self.data) - self.unpacker.tell()
+        if claimed > follow:
+            raise DamagedPack(f"it is truncated: {claimed} items are promised, and {follow} bytes follow")
+        return claimed
+
+
+def _no_extension(code: int, _: bytes) -> object:
+    raise DamagedPack(f"it holds an extension of type {code}")
 
 
 def _children(value: object) -> Iterable[tuple[object, object]] | None:
     if isinstance(value, dict) and _as_bytes(value) is not None:
         return None
-    if isinstance(value, list) and len(value) > LONGEST_LIST:
+    if isinstance(value, list) and value and len(value) > (LONGEST_TABLE if isinstance(value[0], dict | list) else LONGEST_LIST):
         return ()
     return plain_children(value)
 
@@ -156,7 +128,7 @@ def _as_bytes(value: dict) -> list | None:
 
 
 def pack_leaves(tree: dict) -> Iterator[tuple[str, object]]:
-    """Yield dotted names with byte strings as uint8 arrays, numbers, texts and None; longer lists of numbers are left out."""
+    """Yield dotted names with byte strings as uint8 arrays, numbers, texts and None; long lists are left out."""
     for name, value in walk(tree, _children):
         if isinstance(value, dict):
             yield name, np.array(_as_bytes(value), np.uint8)

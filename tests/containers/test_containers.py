@@ -114,6 +114,13 @@ def test_messagepack_bare_and_compressed(tmp_path, frame):
     assert probe.scalars["snapshot.aabb.min.1"] == 0.5
 
 
+def test_messagepack_keeps_its_bytes_however_many_images_it_tells_of(tmp_path):
+    images = [{"name": f"{i}.png", "lens": list(range(40))} for i in range(3000)]
+    (tmp_path / "a.msgpack").write_bytes(msgpack.packb({"snapshot": {"dataset": {"metadata": images}, "params": bytes(8)}}))
+    _, tensors = agree(tmp_path / "a.msgpack")
+    assert tensors["snapshot.params"].shape == (8,)
+
+
 def test_messagepack_that_is_none(tmp_path):
     path = tmp_path / "a.ingp"
     whole = gzip.compress(msgpack.packb(SNAPSHOT))
