@@ -120,7 +120,7 @@ def _assemble(found: Found, layout: Layout, state: dict[str, Tensor], around: _S
     box = _place(found, convention, around, tensors)
     domain = Product(box, Sphere()) if layout.options["head"] == "radiance" else box
     with torch.device("meta"):  # shapes are compared before memory is taken
-        field = NerfFormat().build(domain, 4, convention=convention, **layout.options)
+        field = NerfFormat().build(domain, 4, convention=convention, axes=("x", "y", "z"), **layout.options)
     expected = {name: tuple(value.shape) for name, value in field.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
     for name in expected | given:

@@ -42,7 +42,8 @@ class NgpField(nn.Module):
         geometry: outputs of the base network in a radiance field.
         harmonics: degrees of the spherical harmonics of the direction.
         colour_width, colour_layers, colour_bias: of the colour network.
-        axes, channel_ranges, up: what coordinates and values mean, and which axis points upward ("y"), where that is known.
+        axes, channel_ranges: what coordinates and values mean, where that is known.
+        up: which coordinate points upward, where that is known: "x" the first, "y" the second, "z" the third.
     """
 
     format = "ngp"

@@ -141,7 +141,7 @@ def _move(parts: Parts, rotation: tuple, scale: float, shift: list[float]) -> No
     low, high = convention.get("low", place.low), convention.get("high", place.high)
     for name, corner in (("low", low), ("high", high)):
         convention[name] = tuple(value / scale - move for value, move in zip(corner, shift, strict=True))
-    convention["rotation"], parts.up = rotation, None
+    convention["rotation"], parts.axes, parts.up = rotation, ("x", "y", "z"), None
     convention["density_scale"] = convention.get("density_scale", 1.0) * scale
     turned = torch.tensor(rotation, dtype=torch.float64)
     ends = [torch.tensor(corner, dtype=torch.float64) / scale - torch.tensor(shift, dtype=torch.float64)

@@ -254,8 +254,8 @@ def _read_nerf(source: Source, parameters: Tensor, encoding: Encoding, network: 
     convention = {"low": box.low, "high": box.high, "colour": "exp" if is_hdr else "sigmoid"}
     options = {"head": "radiance", "geometry": outputs, "harmonics": degree}
     parts = Parts(Product(box, Sphere()), 4, options, {}, axes=("x", "y", "z"), convention=convention)
-    if scalars.get("snapshot.nerf.dataset.from_mitsuba") is not True:
-        parts.up = "y"  # the z of a transforms.json
+    if scalars.get("snapshot.nerf.dataset.from_mitsuba") is not True:  # the first coordinate is the y of a transforms.json, ..
+        parts.axes, parts.up = ("y", "z", "x"), "y"
     _take_base(parts, torch.cat([density, table]), encoding, network, spec, outputs)
     layers = rgb.cut(colour, inputs, 3, padding=1.0)
     sizes = {"outputs": outputs, "pad": padded(outputs) - outputs, "front": front, "harmonics": degree**2, "extra": extra or 0,

@@ -121,6 +121,7 @@ def test_the_world_of_the_cameras(mitsuba, slow, tmp_path):
     low, high = world.domain.a.bounds
     assert np.allclose(low, (0 - np.array([0.5, 0.4, 0.6])) / 0.33) and np.allclose(np.subtract(high, low), 1 / 0.33)
     assert own.up == (None if mitsuba else "y") and world.up is None
+    assert own.axes == tuple("xyz"[a] for a in cycle) and world.axes == ("x", "y", "z")
     assert any("frame" in sentence for sentence in own.assumed) and any("world" in sentence for sentence in world.assumed)
 
 

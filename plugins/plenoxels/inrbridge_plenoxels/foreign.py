@@ -65,7 +65,7 @@ def _assemble(parts: Parts) -> PlenoxelField:
     from inrbridge_plenoxels import PlenoxelsFormat
 
     with torch.device("meta"):  # shapes are compared before memory is taken
-        field = PlenoxelsFormat().build(parts.domain, 4, **parts.options)
+        field = PlenoxelsFormat().build(parts.domain, 4, axes=("x", "y", "z"), **parts.options)
     expected = {name: tuple(value.shape) for name, value in field.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in parts.state.items()}
     for name in expected | found:
