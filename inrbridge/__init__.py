@@ -14,7 +14,7 @@ _HOME = {
     "Field": "field", "FunctionField": "field", "query": "field", "channel_names": "field",
     "integrate": "quadrature",
     "FieldStack": "stacking", "stack": "stacking",
-    "Format": "formats", "Probe": "formats", "read_native": "container", "write_native": "container", "read_tensors": "loading",
+    "Format": "formats", "Probe": "formats", "read_native": "native", "write_native": "native", "read_tensors": "loading",
     "Assumptions": "assumptions",
     "GridField": "grid",
     "hookimpl": "hookspecs",
@@ -26,7 +26,8 @@ _HOME = {
     "train": "training", "evaluate": "training", "predict": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip
-_MODULES = ("encodings", "errors", "models", "nn", "radiance", "sampling", "transforms")
+_MODULES = ("batched", "encodings", "errors", "foreign", "frames", "models", "nn", "options", "radiance", "sampling",
+            "transforms")  # fmt: skip
 
 __all__ = ["__version__", *sorted(_HOME), *_MODULES]
 

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inrbridge.containers.listing import HEAD_BYTES, Contents, magic_of, read_contents
 from inrbridge.containers.sidecar import find_sidecar
 from inrbridge.errors import ConfigError
-from inrbridge.headers import HEAD_BYTES, Contents, magic_of, read_contents
 
 if TYPE_CHECKING:  # listing formats must not import torch
     import torch
@@ -184,7 +184,7 @@ class Format(ABC):
 
     def save(self, field: Field, path: Path) -> None:
         """Write the field; by default into inrbridge's own container, which `read_native(path, self)` reads."""
-        from inrbridge.container import write_native
+        from inrbridge.native import write_native
 
         write_native(field, path, format=self.name)
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inrbridge.container import read_native
 from inrbridge.domains import Box, Domain
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.field import Field, channel_names
 from inrbridge.formats import Format, Probe
+from inrbridge.native import read_native
 from inrbridge.transforms import rescale
 
 MAX_DIM = 4  # a cubic stencil in d dimensions has 4^d neighbours

@@ -19,7 +19,7 @@ from inrbridge.containers.pickles import _STEPS, load_inert
 from inrbridge.containers.records import DamagedPickle, RefusedPickle
 from inrbridge.errors import CannotOpen, InrBridgeError
 from inrbridge.formats import Probe
-from inrbridge.testing.damage import damaged
+from inrbridge.testing import damaged
 from inrbridge.testing.rewriting import in_every_container
 
 CASES, CASES_ELSEWHERE = 30, 10  # of an example file, and of its tensors in each other container

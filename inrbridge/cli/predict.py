@@ -27,8 +27,8 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    from inrbridge.data.manifest import replace_file
     from inrbridge.training import load_model, predict
+    from inrbridge.writing import written_whole
 
     out = Path(args.out) / "predictions.json" if args.out else None
     if out is not None:
@@ -46,7 +46,8 @@ def run(args) -> int:
     else:
         show([answer for answer in answers if "error" not in answer])
     if out is not None:  # after they were shown: a full disk costs the file alone
-        replace_file(out, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+        with written_whole(out) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
         print(f"wrote {out}", file=sys.stderr)
     return int(bool(failed))
 

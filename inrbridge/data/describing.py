@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from inrbridge.container import native_header
 from inrbridge.data.manifest import Architecture
 from inrbridge.errors import CannotSave, NotFinite
 from inrbridge.field import Field
+from inrbridge.native import native_header
 from inrbridge.transforms import Transform, channel_ranges
 
 DTYPES = {

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inrbridge.container import build_native, check_native
 from inrbridge.data.manifest import Item, Manifest
 from inrbridge.domains import Domain, domain_from_config
 from inrbridge.errors import CannotOpen, InrBridgeError, StoreError
 from inrbridge.field import Field
+from inrbridge.native import build_native, check_native
 from inrbridge.plugins import get_format
 from inrbridge.stacking import FieldStack, Group
 

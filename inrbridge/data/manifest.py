@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -237,20 +236,6 @@ def is_label(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
-
-
-def replace_file(path: Path, write) -> None:
-    """Let `write(temporary_path)` write a file and put it in its place whole: a crash leaves the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"Cannot write {path}: {_reason(error)}; check that its folder exists and has room.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _lines(records: list) -> str:

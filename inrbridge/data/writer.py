@@ -17,10 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inrbridge.data.describing import architecture_of, check_finite, shorten
-from inrbridge.data.manifest import FILE, Item, Label, Manifest, Shard, is_label, replace_file
+from inrbridge.data.manifest import FILE, Item, Label, Manifest, Shard, is_label
 from inrbridge.data.store import Store, checksum
 from inrbridge.errors import ShapeMismatch, StoreError
 from inrbridge.field import Field, Stackable
+from inrbridge.writing import written_whole
 
 SHARD_BYTES = 256 * 2**20
 
@@ -196,7 +197,8 @@ class StoreWriter:
             number = len(self._manifest.shards)
             path = self.path / f"shard-{number:05d}.safetensors"
             # not `save_file`, whose files no other user may read
-            replace_file(path, lambda temporary: temporary.write_bytes(save(states)))
+            with written_whole(path, StoreError) as temporary:
+                temporary.write_bytes(save(states))
             shard = Shard(path.name, architecture, len(waiting.records), path.stat().st_size, checksum(path))
             items = [Item(shard=number, row=row, **record) for row, record in enumerate(waiting.records)]
             self._write_manifest(
@@ -215,7 +217,8 @@ class StoreWriter:
     def _write_manifest(self, manifest: Manifest) -> None:
         self._refuse_other_writers()
         text = manifest.to_text()
-        replace_file(self.path / FILE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        with written_whole(self.path / FILE, StoreError) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         self._manifest, self._text, self._written_classes = manifest, text, manifest.class_names
 
     def _refuse_other_writers(self) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from inrbridge.data.manifest import replace_file
 from inrbridge.errors import ConfigError, ShapeMismatch, StoreError, did_you_mean
 from inrbridge.field import channel_names
 from inrbridge.fitting.optimizing import PointPlan
@@ -19,6 +18,7 @@ from inrbridge.formats import Format
 from inrbridge.grid import GridField
 from inrbridge.plugins import get_format
 from inrbridge.signals import Signal
+from inrbridge.writing import written_whole
 
 RECORD = "fit.json"
 
@@ -230,7 +230,8 @@ class Fingerprints:
             left.append(job)
         if left:
             text = json.dumps({"settings": self.settings, "items": self.items})
-            replace_file(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            with written_whole(self.path, StoreError) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         return left
 
     def _check_same(self, name: str, settings: dict, digest: str | None) -> None:

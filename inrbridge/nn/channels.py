@@ -10,6 +10,6 @@ def check_channels(sampled: Sampled, channels: int, layer: str) -> None:
     """Raise ShapeMismatch unless the values are (b, n, channels)."""
     if sampled.channels != channels:
         raise ShapeMismatch(
-            f"Got {sampled.channels} channels in {layer}, expected {channels}; build the layer with {sampled.channels} "
-            f"or put a Linear({sampled.channels}, {channels}) before it."
+            f"Got {sampled.channels} channels in {layer}, expected {channels}; build the layer for "
+            f"in_channels={sampled.channels}, or put a Linear({sampled.channels}, {channels}) before it."
         )

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from inrbridge.discretization import Grid
 from inrbridge.domains import Ball, Box
-from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.errors import ConfigError
+from inrbridge.nn.channels import check_channels
 from inrbridge.nn.sampled import Sampled
 from inrbridge.ops.local import grid_convolution
 from inrbridge.sampling import halton
@@ -49,11 +50,7 @@ class LocalLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def _check(self, sampled: Sampled) -> None:
-        if sampled.channels != self.in_channels:
-            raise ShapeMismatch(
-                f"Got {sampled.channels} channels, expected {self.in_channels} by {type(self).__name__}({self.in_channels}, "
-                f"{self.out_channels}); build the layer with in_channels={sampled.channels}."
-            )
+        check_channels(sampled, self.in_channels, f"{type(self).__name__}({self.in_channels}, {self.out_channels})")
 
     def _finish(self, target, values: Tensor) -> Sampled:
         return Sampled(target, values if self.bias is None else values + self.bias)

@@ -6,10 +6,11 @@ imported into projects that do not ask for it.
 """
 
 from inrbridge.testing.checking import Result, check_conformance
+from inrbridge.testing.damage import damaged
 from inrbridge.testing.laws import LAWS
 from inrbridge.testing.plugins import only_plugins
 
-__all__ = ["LAWS", "FormatConformance", "Result", "check_conformance", "only_plugins"]
+__all__ = ["LAWS", "FormatConformance", "Result", "check_conformance", "damaged", "only_plugins"]
 
 
 def __getattr__(name: str):

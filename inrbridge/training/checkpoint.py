@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inrbridge.errors import CannotOpen, CannotSave
+from inrbridge.errors import CannotOpen
+from inrbridge.writing import written_whole
 
 STEP_NAME = re.compile(r"step-(\d+)")
 
@@ -33,6 +33,7 @@ def save_step(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.
     target = folder / f"step-{step:06d}"
     tensors, plain = _flatten(optimizer.state_dict())
     with written_whole(target) as temporary:
+        temporary.mkdir(parents=True)
         save_tensors(temporary / "model.safetensors", model.state_dict())
         save_tensors(temporary / "optimizer.safetensors", tensors)
         (temporary / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **extra}), encoding="utf-8")
@@ -105,24 +106,6 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise CannotOpen(f"{path} cannot be read ({error}), expected the weights of a model; copy or train it again.") from error
-
-
-@contextlib.contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target` when the block ends, and vanishes when it fails."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
-        raise CannotSave(
-            f"Cannot write {target} ({error}); make room or check its folder; what was written before is whole."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flatten(state: Mapping) -> tuple[dict[str, Tensor], dict]:

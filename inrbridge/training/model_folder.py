@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from inrbridge import __version__
 from inrbridge.domains import Domain, domain_from_config
-from inrbridge.errors import CannotOpen, CannotSave, ConfigError, InrBridgeError, MissingFile
+from inrbridge.errors import CannotOpen, ConfigError, InrBridgeError, MissingFile
 from inrbridge.models import build_model
 from inrbridge.plugins import registry
 from inrbridge.training.checkpoint import compare_tensors, load_tensors_into, save_tensors
+from inrbridge.writing import written_whole
 
 API = 1  # of this folder; a reader refuses what is newer
 
@@ -58,9 +57,12 @@ def save_model(folder: str | Path, model: nn.Module, card: Card) -> None:
     """Write config.json, model.safetensors and README.md, each under a temporary name first."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "model.safetensors", lambda path: save_tensors(path, model.state_dict()))
-    _replace(folder / "README.md", lambda path: path.write_text(_readme(card, folder.name), encoding="utf-8"))
-    _replace(folder / "config.json", lambda path: path.write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8"))
+    with written_whole(folder / "model.safetensors") as path:
+        save_tensors(path, model.state_dict())
+    texts = {"README.md": _readme(card, folder.name), "config.json": json.dumps(asdict(card), indent=1) + "\n"}
+    for name, text in texts.items():
+        with written_whole(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
 
 
 def read_card(folder: str | Path) -> Card:
@@ -144,19 +146,6 @@ def format_versions(names: Sequence[str]) -> dict:
             owner = registry().owner(name)
             found[name] = {"distribution": owner.distribution, "version": owner.version}
     return found
-
-
-def _replace(path: Path, write) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise CannotSave(
-            f"Cannot write {path} ({error}); make room or check its folder; the checkpoints of the run are whole."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _readme(card: Card, title: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from inrbridge.data import FieldDataset, open_store
-from inrbridge.data.manifest import replace_file
 from inrbridge.data.view import View
 from inrbridge.domains import domain_from_config
-from inrbridge.errors import CannotSave, ConfigError, StoreError
+from inrbridge.errors import CannotSave, ConfigError
 from inrbridge.training.checkpoint import steps_of
 from inrbridge.training.config import DataConfig, TrainConfig, load_config
 from inrbridge.training.toml import to_toml
+from inrbridge.writing import written_whole
 
 FREE = ("optimizer.steps", "optimizer.epochs", "run.")  # keys that may change when a run is resumed
 
@@ -42,8 +42,9 @@ def open_run(folder: Path, config: TrainConfig, resume: bool) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: temporary.write_text(to_toml(config), encoding="utf-8"))
-    except (OSError, StoreError) as error:
+        with written_whole(path) as temporary:
+            temporary.write_text(to_toml(config), encoding="utf-8")
+    except OSError as error:  # CannotSave is one
         raise CannotSave(f"Cannot write into run.out = {str(folder)!r} ({error}); choose another: --set run.out=NAME") from error
 
 

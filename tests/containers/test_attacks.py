@@ -17,11 +17,11 @@ from fuzzing import cheap
 from safetensors.torch import save_file
 
 from inrbridge import Probe, read_tensors
-from inrbridge.container import read_native
 from inrbridge.containers import archives
 from inrbridge.containers.packed import inflate, unpack
 from inrbridge.containers.pickles import InertReader
 from inrbridge.errors import CannotOpen
+from inrbridge.native import read_native
 from inrbridge.testing.rewriting import in_every_container
 
 # archives

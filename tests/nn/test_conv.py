@@ -78,7 +78,7 @@ def test_bf16_and_float32_follow_the_input(generator):
 
 def test_wrong_requests_say_what_to_do(generator):
     source = lattice(Box.centered(2), 64, generator)
-    with pytest.raises(ShapeMismatch, match=r"Got 3 channels, expected 2.*in_channels=3"):
+    with pytest.raises(ShapeMismatch, match=r"Got 3 channels in Conv.*expected 2.*in_channels=3"):
         Conv(2, 3, spacing=H)(Sampled(source, torch.zeros(1, 64, 3)))
     with pytest.raises(ConfigError, match="border"):
         Conv(2, 3, spacing=H, border="same")

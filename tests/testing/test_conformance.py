@@ -69,7 +69,7 @@ SABOTAGE = [
     ("imports_quietly", "import torch", "import torch; print('hello')"),
     ("imports_quietly", "import torch", "import torch, random; random.seed(0)"),
     ("names_its_options", "def open(self, path):", "def open(self, path, **options):"),
-    ("imports_public_names", "hookimpl, read_native", "hookimpl; from inrbridge.container import read_native"),
+    ("imports_public_names", "hookimpl, read_native", "hookimpl; from inrbridge.native import read_native"),
     ("recognizes_its_file", IS_NATIVE, "False"),
     ("declines_other_files", IS_NATIVE, "True"),
     ("refuses_hidden_code", OPEN, "path.read_bytes()[:2] == b'PK' and torch.load(path, weights_only=False); " + OPEN),

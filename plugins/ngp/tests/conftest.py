@@ -8,7 +8,7 @@ import pytest
 from inrbridge_ngp import NgpFormat
 
 from inrbridge import Probe, errors
-from inrbridge.testing.damage import damaged
+from inrbridge.testing import damaged
 
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from inrbridge import Box, FunctionField
-from inrbridge.container import native_header, read_native, write_native
 from inrbridge.errors import CannotOpen, CannotSave
+from inrbridge.native import native_header, read_native, write_native
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ architecture is refused before it costs anything.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +18,12 @@ from safetensors.torch import load_file, save
 from torch.overrides import TorchFunctionMode
 
 from inrbridge import __version__
+from inrbridge.containers.listing import read_contents
 from inrbridge.domains import domain_from_config
 from inrbridge.errors import CannotOpen, CannotSave, InrBridgeError
 from inrbridge.field import Field, Stackable, channel_names
-from inrbridge.headers import read_contents
 from inrbridge.hookspecs import API_VERSION
+from inrbridge.writing import written_whole
 
 if TYPE_CHECKING:
     from inrbridge.formats import Format
@@ -70,20 +70,15 @@ def write_native(field: Field, path: str | Path, *, format: str | None = None) -
     header = native_header(field, format)
     # clones: safetensors refuses tensors that share memory, which buffers of a module may do
     state = {name: value.detach().cpu().contiguous().clone() for name, value in field.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        # not `save_file`, whose files no other user may read
-        temporary.write_bytes(save(state, metadata={KEY: json.dumps(header)}))
-        os.replace(temporary, path)
+        metadata = {KEY: json.dumps(header)}
     except TypeError as error:
         raise CannotSave(
             f"Got an architecture of {header['format']} that is no JSON ({error}), expected numbers, texts and lists; "
             "correct the field's `architecture`."
         ) from error
-    except (OSError, SafetensorError) as error:
-        raise CannotSave(f"Cannot write {path}: {error}; check that its folder exists and has room.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(save(state, metadata=metadata))  # not `save_file`, whose files no other user may read
 
 
 def read_native(path: str | Path, format: Format) -> Field:
