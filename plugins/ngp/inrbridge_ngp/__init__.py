@@ -60,7 +60,7 @@ class NgpFormat(Format):
         """
         import torch
 
-        from inrbridge import Product, Sphere, errors
+        from inrbridge import Product, Sphere, errors, options
         from inrbridge_ngp.convention import Convention
         from inrbridge_ngp.cuda import EVALUATORS
         from inrbridge_ngp.field import NgpField
@@ -85,7 +85,7 @@ class NgpFormat(Format):
             domain, channels, grid=spec, frequencies=frequencies, planes=planes, raw=raw, width=width, layers=layers,
             activation=activation, final=final, bias=bias, head=head, geometry=geometry, harmonics=harmonics,
             colour_width=width if colour_width is None else colour_width, colour_layers=colour_layers, colour_bias=colour_bias,
-            convention=Convention.of(convention), axes=axes, channel_ranges=channel_ranges, up=up,
+            convention=options.from_options(Convention, convention), axes=axes, channel_ranges=channel_ranges, up=up,
         )  # fmt: skip
         field.evaluator = evaluator
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))

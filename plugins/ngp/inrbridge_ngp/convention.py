@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,24 +69,6 @@ class Convention:
                 raise errors.ConfigError(
                     f"Got the corners {self.low} and {self.high} of a grid, expected equally many numbers with low < high."
                 )
-
-    @classmethod
-    def of(cls, options: Mapping[str, object] | None) -> Convention:
-        """Read what `to_options` gave."""
-        known = {field.name for field in fields(cls)}
-        for name in options or {}:
-            if name not in known:
-                raise errors.unknown_name("part of a convention", name, known, errors.ConfigError)
-        return cls(**dict(options or {}))
-
-    def to_options(self) -> dict:
-        """Return what differs from inrbridge's own convention (JSON)."""
-        found = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                found[field.name] = [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, tuple) else value
-        return found
 
     def enter(self, points: Tensor, bounds: tuple[tuple[float, ...], tuple[float, ...]]) -> tuple[Tensor, Tensor | None]:
         """Map points (..., d) into the unit cube; also return which of them are seen (...), None where all are."""

@@ -9,16 +9,16 @@ radiance:  density = exp(o_0), colours = sigmoid(colour(harmonics(direction) | o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from inrbridge import Domain, Product, Sphere, errors
+from inrbridge import Domain, Product, Sphere, batched, errors, options
 from inrbridge_ngp.convention import Convention
 from inrbridge_ngp.cuda import evaluate_on_cuda, wants_cuda
 from inrbridge_ngp.levels import GridSpec
-from inrbridge_ngp.networks import ACTIVATIONS, BIASES, Layer, evaluate, layers_of, weighted_rows
+from inrbridge_ngp.networks import ACTIVATIONS, BIASES, Layer, evaluate, layers_of
 
 HEADS = ("values", "medium", "radiance")
 UPWARD = ("x", "y", "z", "-x", "-y", "-z")
@@ -140,7 +140,7 @@ class NgpField(nn.Module):
             "final": (self.final, "none"),
             "bias": (self.bias, "none"),
             "colour_bias": (self.colour_bias, "none"),
-            "convention": (self.convention.to_options(), {}),
+            "convention": (options.changed_options(self.convention), {}),
             "axes": (self.axes and list(self.axes), None),
             "channel_ranges": (ranges, None),
             "up": (self.up, None),
@@ -176,19 +176,18 @@ class NgpField(nn.Module):
         """
         single = next(iter(states.values()))
         x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(single.dtype)
-        if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in states.values())):
+        if batched.asks_gradient(x, states.values()):
             return self._evaluate(states, x, single.shape[0]).to(coords.dtype)
         with torch.no_grad():
             parts = [self._evaluate(states, x[..., part, :], single.shape[0]) for part in self._chunks(x, single.shape[0])]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, -2)).to(coords.dtype)
 
-    def _chunks(self, x: Tensor, b: int) -> Iterator[slice]:
+    def _chunks(self, x: Tensor, b: int) -> list[slice]:
         n, levels = x.shape[-2], self.grid.levels if self.grid else 1
         corners = 2**self.places.dim * levels * (b if x.ndim == 3 else 1)
         features = b * max(self.width, self.inputs, self.colour_width if self.head == "radiance" else 1)
         most = _CACHE_NUMBERS if x.device.type == "cpu" else _DEVICE_NUMBERS
-        step = max(64, most // max(corners, features, 1))
-        return (slice(start, start + step) for start in range(0, n, step)) if n else iter([slice(0, 0)])
+        return batched.slices(n, max(64, most // max(corners, features, 1)))
 
     def _evaluate(self, states: Mapping[str, Tensor], x: Tensor, b: int) -> Tensor:
         dim = self.places.dim
@@ -270,7 +269,7 @@ def _look_up(tables: Tensor, rows: Tensor, weights: Tensor, shared: bool) -> Ten
         wide = torch.int64 if b * length >= 2**31 else rows.dtype
         first = length * torch.arange(b, device=rows.device, dtype=wide).repeat_interleave(n)
         rows = rows.to(wide) + first[:, None]
-    found = weighted_rows(table, rows.reshape(-1, corners), weights.reshape(-1, corners))
+    found = batched.weighted_rows(table, rows.reshape(-1, corners), weights.reshape(-1, corners))
     shape, order = ((levels, n, b, features), (2, 1, 0, 3)) if shared else ((levels, b, n, features), (1, 2, 0, 3))
     return found.reshape(shape).permute(order).reshape(b, n, levels * features)
 
@@ -306,9 +305,5 @@ class _Three(nn.Module):
 def _unset_network(inputs: int, outputs: int, width: int, layers: int, bias: str) -> nn.ModuleList:
     widths = [inputs, *[width] * layers, outputs]
     return nn.ModuleList(
-        # made without values first: `nn.Linear` would draw from the global generator
-        nn.Linear(widths[i], widths[i + 1], bias == "all" or (bias == "first" and i == 0), device="meta").to_empty(
-            device=torch.get_default_device()
-        )
-        for i in range(layers + 1)
+        batched.unset_linear(widths[i], widths[i + 1], bias == "all" or (bias == "first" and i == 0)) for i in range(layers + 1)
     )

@@ -8,7 +8,7 @@ That is tiny-cuda-nn's; other code bases differ by what `LAYOUTS` says.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inrbridge import errors
+from inrbridge.options import changed_options
 
 HASHES = {
     "coherent-prime": (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737),
@@ -68,10 +69,7 @@ class GridSpec:
 
     def to_options(self) -> dict:
         """Return the keyword arguments of `NgpFormat.build` that give this grid, defaults left out."""
-        options = asdict(self)
-        del options["dim"]
-        defaults = {field.name: field.default for field in fields(self)}
-        return {name: value for name, value in options.items() if value != defaults[name]}
+        return {name: value for name, value in changed_options(self).items() if name != "dim"}
 
     @cached_property
     def scales(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Small networks of b fields at once, weighted sums of table rows, and the order of parameters in tiny-cuda-nn's vectors."""
+"""Small networks of b fields at once, and the order of parameters in tiny-cuda-nn's vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inrbridge import errors
+from inrbridge import batched, errors
 
 Layer = tuple[Tensor, Tensor | None]  # weight (b, out, in), bias (b, out)
 
@@ -29,7 +29,6 @@ WIDTHS = (64, 128, 32, 16, 256)  # of networks whose width is found by their num
 BIASES = ("none", "first", "all")
 ALIGNMENT = 16  # of the widths of tiny-cuda-nn's matrices
 _STEEPEST = 15.0
-_NARROW = 16  # features of a table up to which sums by counting are the quickest
 
 
 def evaluate(layers: Sequence[Layer], x: Tensor, activation: str) -> Tensor:
@@ -37,8 +36,7 @@ def evaluate(layers: Sequence[Layer], x: Tensor, activation: str) -> Tensor:
     act = ACTIVATIONS[activation]
     for index, (weight, bias) in enumerate(layers):
         x = act(x) if index else x
-        weight = weight.to(x.dtype).mT
-        x = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias.to(x.dtype).unsqueeze(1), x, weight)
+        x = batched.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
     return x
 
 
@@ -55,51 +53,6 @@ def growing_exp(x: Tensor) -> Tensor:
     steep = (x > _STEEPEST).detach()
     beyond = value + (x - _STEEPEST) * math.exp(_STEEPEST)  # has the slope of 15, and then gets the value of x
     return torch.where(steep, beyond + (torch.exp(x.detach()) - beyond.detach()), value)
-
-
-class _WeightedRows(torch.autograd.Function):
-    """sum_k weights[:, k] table[rows[:, k]] in one pass over the table, twice differentiable.
-
-    `embedding_bag` alone is as quick forward, but its backward pass is slow on a CPU and has no derivative of its own.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        return functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        table, rows, weights = ctx.saved_tensors
-        to_table = to_weights = None
-        if ctx.needs_input_grad[0]:
-            to_table = _scatter(table, rows, weights, grad)
-        if ctx.needs_input_grad[2]:
-            to_weights = (table[rows.long()] * grad.unsqueeze(1)).sum(-1)
-        return to_table, None, to_weights
-
-
-def _scatter(table: Tensor, rows: Tensor, weights: Tensor, grad: Tensor) -> Tensor:
-    """Add weights[:, k] grad to rows[:, k] of a table of zeros."""
-    narrow = table.shape[1] <= _NARROW and table.device.type == "cpu"
-    if narrow and not torch.is_grad_enabled():  # ten times as quick, and without a derivative
-        flat, columns = rows.flatten(), grad.unbind(1)
-        sums = [torch.bincount(flat, (weights * column.unsqueeze(1)).flatten(), len(table)) for column in columns]
-        return torch.stack(sums, 1)
-    spread = (weights.unsqueeze(-1) * grad.unsqueeze(1)).flatten(0, 1)
-    return torch.zeros_like(table).index_put((rows.flatten().long(),), spread, accumulate=True)
-
-
-def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Return sum_k weights[:, k] table[rows[:, k]]: table (r, f), rows and weights (m, k) -> (m, f) in the weights' dtype."""
-    if table.dtype == weights.dtype and table.dtype in (torch.float32, torch.float64):
-        return _WeightedRows.apply(table, rows, weights)
-    return (functional.embedding(rows.long(), table).to(weights.dtype) * weights.unsqueeze(-1)).sum(-2)
 
 
 def padded(width: int) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from inrbridge import Assumptions, Box, Domain, errors
+from inrbridge.foreign import real_tensor, told_box
+from inrbridge.options import changed_options
 from inrbridge_ngp.levels import GridSpec, growth_between
 from inrbridge_ngp.networks import ACTIVATIONS, WIDTHS, Layer, count_network, find_network, unpack_network
 
@@ -44,7 +46,7 @@ class Told:
     @property
     def names(self) -> list[str]:
         """The options that were given."""
-        return [option.name for option in fields(self) if getattr(self, option.name) is not option.default]
+        return list(changed_options(self))
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,7 @@ class Source:
         Raises:
             CannotOpen: it is absent, or of another shape or kind.
         """
-        found = self.tensors.get(name)
-        if found is None:
-            raise errors.CannotOpen(f'it has no tensor "{name}"; was only a part of the model saved?')
-        fits = len(shape) == found.ndim and all(a in (None, b) for a, b in zip(shape, found.shape, strict=True))
-        if (shape and not fits) or not found.is_floating_point() or found.layout != torch.strided:
-            wanted = " x ".join("any" if size is None else str(size) for size in shape) or "any"
-            raise errors.CannotOpen(
-                f'its tensor "{name}" is {found.dtype} of shape {tuple(found.shape)}, expected floating-point numbers of shape '
-                f"{wanted}."
-            )
-        return found.to(torch.float64 if found.dtype == torch.float64 else torch.float32)
+        return real_tensor(self.tensors, name, *shape)
 
     def vector(self, name: str) -> Tensor:
         """Return a tensor of one axis."""
@@ -170,15 +162,8 @@ def colour_layers(
 
 def corners(source: Source, low: Sequence[float], high: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the corners of the scene's box, those told in place of those given; one number serves all coordinates."""
-    found = []
-    for told, given in ((source.told.low, low), (source.told.high, high)):
-        corner = given if told is None else [told] * len(given) if isinstance(told, int | float) else told
-        found.append(tuple(float(value) for value in corner))
-    low, high = found
-    fits = len(low) == len(high) and all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(low, high, strict=True))
-    if len(low) != len(given) or not fits:
-        raise errors.CannotOpen(f"its box has the corners {low} and {high}, expected {len(given)} finite numbers, low < high.")
-    return low, high
+    box = told_box(source.told.low, source.told.high, low, high)
+    return box.low, box.high
 
 
 def unbounded(source: Source, low: Sequence[float], high: Sequence[float], default: float = 5.0) -> Box:

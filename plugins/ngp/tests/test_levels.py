@@ -8,9 +8,10 @@ import pytest
 import torch
 from inrbridge_ngp.field import octaves
 from inrbridge_ngp.levels import GRIDS, HASHES, GridSpec, growth_between
-from inrbridge_ngp.networks import growing_exp, weighted_rows
+from inrbridge_ngp.networks import growing_exp
 
 from inrbridge import encodings, errors
+from inrbridge.batched import weighted_rows
 
 DATA = os.environ.get("INRBRIDGE_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="set INRBRIDGE_DATA to the folder of shared data")
@@ -95,17 +96,6 @@ def test_first_and_second_derivatives(layout, interpolation):
     u = (0.05 + 0.9 * rand(4, 2, dtype=torch.float64, seed=3)).requires_grad_()
     assert torch.autograd.gradcheck(lambda t, x: features(spec, t, x), (table, u))
     assert torch.autograd.gradgradcheck(lambda t, x: features(spec, t, x), (table, u))
-
-
-@pytest.mark.parametrize("width", [1, 2, 20])
-def test_sums_by_counting_equal_those_by_adding(width):
-    table, weights = rand(30, width).requires_grad_(), rand(50, 4, seed=1)
-    rows = torch.randint(30, (50, 4), generator=torch.Generator().manual_seed(2), dtype=torch.int32)
-    cotangent = rand(50, width, seed=3)
-    (fast,) = torch.autograd.grad((weighted_rows(table, rows, weights) * cotangent).sum(), table)
-    (slow,) = torch.autograd.grad(((table[rows.long()] * weights[..., None]).sum(1) * cotangent).sum(), table)
-    (kept,) = torch.autograd.grad((weighted_rows(table, rows, weights) * cotangent).sum(), table, create_graph=True)
-    assert torch.allclose(fast, slow, atol=1e-5) and torch.allclose(kept, slow, atol=1e-5)
 
 
 def test_a_double_point_reads_a_single_table():

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrbridge import encodings, errors
-from inrbridge_plenoxels.gather import weighted_rows
+from inrbridge import batched, encodings, errors
 from inrbridge_plenoxels.lattice import Lattice
 
 KINDS = ("harmonics", "texture", "network", "gaussians", "anisotropic")
@@ -86,7 +85,7 @@ class Basis:
         b = len(textures)
         rows, weights = Lattice((side,) * 3).find(inside, {}, b)
         rows = rows + side**3 * torch.arange(b, device=rows.device)[:, None, None]
-        found = weighted_rows(textures.flatten(0, 1), rows.reshape(-1, 8), weights.reshape(-1, 8))
+        found = batched.weighted_rows(textures.flatten(0, 1), rows.reshape(-1, 8), weights.reshape(-1, 8))
         return found.reshape(b, -1, k)
 
     def _network(self, directions: Tensor, states: Mapping[str, Tensor]) -> Tensor:
@@ -95,7 +94,7 @@ class Basis:
         for i in range(4):
             weight, bias = (states[f"network_{i}_{part}"].to(x.dtype) for part in ("weight", "bias"))
             x = torch.relu(x) if i else x.expand(len(weight), *x.shape[-2:])
-            x = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+            x = batched.linear(x, weight, bias)
         return torch.sigmoid(x)
 
     def _gaussians(self, directions: Tensor, states: Mapping[str, Tensor]) -> Tensor:

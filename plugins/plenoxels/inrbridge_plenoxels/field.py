@@ -9,15 +9,14 @@ radiance:  density = act(row_0), colour_c = colour(sum_j basis_j(direction) row_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Box, Domain, Product, Sphere, errors
+from inrbridge import Box, Domain, Product, Sphere, batched, errors
 from inrbridge_plenoxels.basis import Basis
-from inrbridge_plenoxels.gather import weighted_rows
 from inrbridge_plenoxels.lattice import Lattice
 from inrbridge_plenoxels.octree import Octree
 
@@ -144,16 +143,15 @@ class PlenoxelField(nn.Module):
         """
         table = states["table"]
         x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(table.dtype)
-        if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in states.values())):
+        if batched.asks_gradient(x, states.values()):
             return self._evaluate(states, x).to(coords.dtype)
         with torch.no_grad():
             parts = [self._evaluate(states, x[..., part, :]) for part in self._chunks(x, len(table))]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, -2)).to(coords.dtype)
 
-    def _chunks(self, x: Tensor, b: int) -> Iterator[slice]:
+    def _chunks(self, x: Tensor, b: int) -> list[slice]:
         n, most = x.shape[-2], _CACHE_NUMBERS if x.device.type == "cpu" else _DEVICE_NUMBERS
-        step = max(64, most // max(1, b * (4 * self.cells.nearest + 2 * self.columns)))
-        return (slice(start, start + step) for start in range(0, n, step)) if n else iter([slice(0, 0)])
+        return batched.slices(n, max(64, most // max(1, b * (4 * self.cells.nearest + 2 * self.columns))))
 
     def _evaluate(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:
         table, dim = states["table"].flatten(1, -2), self.places.dim
@@ -161,7 +159,7 @@ class PlenoxelField(nn.Module):
         found, weights = self.cells.find(self._in_cube(x[..., :dim]), states, b)
         first = rows * torch.arange(b, device=found.device)
         found = (found + first[:, None, None]).flatten(0, 1)
-        row = weighted_rows(table.flatten(0, 1), found, weights.flatten(0, 1)).reshape(b, x.shape[-2], columns)
+        row = batched.weighted_rows(table.flatten(0, 1), found, weights.flatten(0, 1)).reshape(b, x.shape[-2], columns)
         if self.head == "values":
             return row
         density = self.density_scale * DENSITIES[self.density](row[..., :1])
