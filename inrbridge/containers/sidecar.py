@@ -1,8 +1,9 @@
-"""Floor 5: the configuration that lies beside a file: YAML or JSON, read as plain values whatever tags it carries."""
+"""Floor 5: the configuration that lies beside a file: YAML, JSON or lines `name = value`, read as plain values."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,16 +11,18 @@ from inrbridge.containers.contents import is_plain, walk
 
 MAX_BYTES, MAX_YAML = 2**20, 2**17  # bytes, characters: reading YAML takes a second for 100 KB
 MAX_NAMES, MAX_DEPTH = 20_000, 16
-_WORDS = ("config.yml", "config.yaml", "config.json", "nef.json")
+_NAMED = {"True": True, "true": True, "False": False, "false": False, "None": None}
+_WORDS = ("config.yml", "config.yaml", "config.json", "nef.json", "args.txt", "config.txt")
+_LINE = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*")
 _TRANSFORMS = "dataparser_transforms.json"
 
 
 def find_sidecar(path: Path) -> tuple[str, Mapping[str, object]]:
     """Return the name and the values, by dotted name, of the configuration beside a file; ("", {}) where there is none.
 
-    Looked for are STEM.config.yml, .yaml and .json, then config.yml, .yaml, .json and nef.json (of fit-a-nef) in the file's
-    folder, and in the one above where the file lies in `nerfstudio_models`; nerfstudio's `dataparser_transforms.json` is added
-    as "dataparser...".
+    Looked for are STEM.config.yml, .yaml and .json, then config.yml, .yaml, .json, nef.json (of fit-a-nef), args.txt and
+    config.txt (of NeRF's code and its kin: lines `name = value`) in the file's folder, and in the one above where the file lies
+    in `nerfstudio_models`; nerfstudio's `dataparser_transforms.json` is added as "dataparser...".
     """
     folders = [path.parent, path.parent.parent] if path.parent.name == "nerfstudio_models" else [path.parent]
     places = [path.with_name(f"{path.stem}.{word}") for word in _WORDS] + [folder / word for folder in folders for word in _WORDS]
@@ -43,9 +46,26 @@ def _read(path: Path) -> object | None:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else _yaml(text)
+        return _lines(text) if path.suffix == ".txt" else json.loads(text) if path.suffix == ".json" else _yaml(text)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _lines(text: str) -> dict[str, object] | None:
+    """Read lines `name = value`, values as Python or configargparse write them; None where there are none."""
+    found = {}
+    for line in text.splitlines()[:MAX_NAMES]:
+        match = _LINE.fullmatch(line)
+        if match:
+            name, value = match.groups()
+            if value in _NAMED:
+                found[name] = _NAMED[value]
+                continue
+            try:
+                found[name] = float(value) if {".", "e"} & set(value) else int(value)
+            except ValueError:
+                found[name] = value
+    return found or None
 
 
 def _yaml(text: str) -> object | None:

@@ -54,7 +54,7 @@ class NerfFormat(Format):
         """
         import torch
 
-        from inrbridge import Product, Sphere
+        from inrbridge import Product, Sphere, options
         from inrbridge_nerf.convention import Convention
         from inrbridge_nerf.field import NerfField
 
@@ -72,8 +72,8 @@ class NerfFormat(Format):
             frequencies=FREQUENCIES[head == "values"] if frequencies is None else frequencies,
             direction_frequencies=direction_frequencies, activation=activation, first_active=first_active, final=final, head=head,
             feature=feature, feature_width=width if feature_width is None else feature_width,
-            branch=[max(1, width // 2)] if branch is None else branch, convention=Convention.of(convention), axes=axes,
-            channel_ranges=channel_ranges,
+            branch=[max(1, width // 2)] if branch is None else branch, axes=axes,
+            channel_ranges=channel_ranges, convention=options.from_options(Convention, convention),
         )  # fmt: skip
         field.draw(generator if generator is not None else torch.Generator().manual_seed(0))
         return field
@@ -94,9 +94,9 @@ class NerfFormat(Format):
             space: "world", or "ndc": positions are normalized device coordinates of a forward-facing scene.
             frame: "file" keeps the writer's coordinates; "world" gives those of the cameras' file, where
                 dataparser_transforms.json beside the file tells them.
-            density, colour: what follows the last layers: "relu", "softplus" or "none"; "sigmoid" or "none".
+            density, colour: what follows the last layers: "relu", "softplus", "sigmoid" or "none"; "sigmoid" or "none".
         """
-        from inrbridge import Probe, errors, read_native
+        from inrbridge import Probe, read_native
 
         told = {"dialect": dialect, "network": network, "low": low, "high": high, "space": space, "frame": frame,
                 "density": density, "colour": colour}  # fmt: skip
@@ -104,12 +104,7 @@ class NerfFormat(Format):
             from inrbridge_nerf.foreign import Told, open_foreign
 
             return open_foreign(path, Told(**told))
-        given = [name for name, value in told.items() if value is not None]
-        if given:
-            raise errors.ConfigError(
-                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
-            )
-        return read_native(path, self)
+        return read_native(path, self, [name for name, value in told.items() if value is not None])
 
     def fit_defaults(self) -> dict:
         return {"steps": 500, "lr": 5e-3}

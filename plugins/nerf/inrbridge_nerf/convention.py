@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from inrbridge import encodings, errors
 
-_CHOICES = {"density": ("softplus", "relu", "none"), "colour": ("sigmoid", "none"), "cosine": ("cosine", "shifted sine")}
+_DENSITIES = {"softplus": functional.softplus, "relu": torch.relu, "sigmoid": torch.sigmoid, "none": lambda value: value}
+_CHOICES = {"density": tuple(_DENSITIES), "colour": ("sigmoid", "none"), "cosine": ("cosine", "shifted sine")}
 _CORNERS, _VECTORS = ("low", "high"), ("low", "high", "shift")
 
 
@@ -27,9 +28,10 @@ class Convention:
         low, high: corners of a box of the network's coordinates beyond which density is 0; None: nowhere.
         unit, highest, direction_highest: the angular frequencies are unit 2^e, the exponents e equally spaced from 0 to the
             highest; None: whole numbers.
+        even, direction_even: the frequencies themselves are equally spaced instead, between the same ends.
         raw, direction_raw: the coordinates themselves stand before their sines and cosines.
         cosine: "shifted sine" computes cos(v) as sin(v + pi / 2), which rounding makes another number in high frequencies.
-        density: "softplus", "relu" or "none" of the network's output; `density_shift` is added first, `density_scale`
+        density: "softplus", "relu", "sigmoid" or "none" of the network's output; `density_shift` is added first, `density_scale`
             multiplies the result.
         colour: "sigmoid", or "none": the network's outputs as they are.
     """
@@ -43,6 +45,8 @@ class Convention:
     unit: float = math.pi
     highest: float | None = None
     direction_highest: float | None = None
+    even: bool = False
+    direction_even: bool = False
     raw: bool = True
     direction_raw: bool = True
     cosine: str = "cosine"
@@ -67,24 +71,6 @@ class Convention:
         if (self.low is None) != (self.high is None):
             raise errors.ConfigError(f"Got the corners {self.low} and {self.high}, expected both or none.")
 
-    @classmethod
-    def of(cls, options: Mapping[str, object] | None) -> Convention:
-        """Read what `to_options` gave."""
-        known = {field.name for field in fields(cls)}
-        for name in options or {}:
-            if name not in known:
-                raise errors.unknown_name("part of a convention", name, known, errors.ConfigError)
-        return cls(**dict(options or {}))
-
-    def to_options(self) -> dict:
-        """Return what differs from inrbridge's own convention (JSON)."""
-        found = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                found[field.name] = [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, tuple) else value
-        return found
-
     def enter(self, points: Tensor, bounds: tuple[Sequence[float], Sequence[float]]) -> Tensor:
         """Map points (..., d) of the domain to the network's coordinates (..., d)."""
         if self.normalize:
@@ -100,25 +86,26 @@ class Convention:
 
     def places(self, entered: Tensor, count: int) -> Tensor:
         """Return the features (..., columns) of the network's coordinates (..., d) at `count` frequencies."""
-        return self._encode(entered, count, self.highest, self.raw)
+        return self._encode(entered, count, self.highest, self.even, self.raw)
 
     def directions(self, directions: Tensor, count: int) -> Tensor:
         """Return the features (..., columns) of unit directions (..., 3) of the domain at `count` frequencies."""
-        return self._encode(self.turn(directions), count, self.direction_highest, self.direction_raw)
+        return self._encode(self.turn(directions), count, self.direction_highest, self.direction_even, self.direction_raw)
 
-    def _encode(self, x: Tensor, count: int, highest: float | None, raw: bool) -> Tensor:
+    def _encode(self, x: Tensor, count: int, highest: float | None, even: bool, raw: bool) -> Tensor:
         if not count:
             return x
-        exponents = torch.linspace(0.0, count - 1 if highest is None else highest, count, dtype=x.dtype, device=x.device)
+        last = float(count - 1 if highest is None else highest)
+        ends = (1.0, 2.0**last) if even else (0.0, last)
+        steps = torch.linspace(*ends, count, dtype=x.dtype, device=x.device)
         phase = x if self.unit == 1 else self.unit * x  # first, as the writers do: it decides the rounding
-        waves = encodings.frequency_encoding(phase, 2**exponents, "fsc", shifted=self.cosine == "shifted sine")
+        waves = encodings.frequency_encoding(phase, steps if even else 2**steps, "fsc", shifted=self.cosine == "shifted sine")
         return torch.cat([x, waves], -1) if raw else waves
 
     def density_of(self, raw: Tensor, entered: Tensor) -> Tensor:
         """Turn the network's outputs (..., 1) at its coordinates (..., 3) into densities per unit of the domain's length."""
         value = raw + self.density_shift if self.density_shift else raw
-        if self.density != "none":
-            value = functional.softplus(value) if self.density == "softplus" else torch.relu(value)
+        value = _DENSITIES[self.density](value)
         factor = self.density_scale * (1.0 if self.normalize else self.scale)
         value = value if factor == 1 else factor * value
         if self.low is None:

@@ -50,15 +50,17 @@ class Dialect:
     """How one code base writes a field.
 
     Attributes:
-        trunk, branch: names of layers, "{}" their number, which counts from `start` in the trunk; `first` the name of the
-            trunk's first layer where it has another.
+        trunk, branch: names of layers, "{}" their number, which counts from `start` in the trunk, or all names, a space
+            between; `first` the name of the trunk's first layer where it has another.
         density, feature, colour: names of the layers of a radiance field; no `feature`: the branch reads the trunk.
         readout: name of the layer that stands for all these where directions are not seen.
         encoding_first, direction_first: whether the encoding stands before the values of the layer it joins.
         first_active, feature_active: whether ReLU follows the first layer, and the feature layer.
-        density_activation: "relu" or "softplus"; colours always have a sigmoid.
+        density_activation: "relu", "softplus" or "sigmoid"; colours always have a sigmoid.
+        density_of_feature: the density is read from the feature layer, not from the trunk.
+        always_raw: the coordinates themselves are always among the encoding; other widths are another network's.
+        mark: name of a plain value that tells its files from those of another code base with the same names of layers.
         others: patterns of names that may be there and are not needed.
-        unsure: what is known only from descriptions; told where a file makes use of it.
     """
 
     name: str
@@ -77,8 +79,10 @@ class Dialect:
     first_active: bool = True
     feature_active: bool = False
     density_activation: str = "relu"
+    density_of_feature: bool = False
+    always_raw: bool = False
+    mark: str = ""
     others: str = r"(?!)"
-    unsure: str = ""
 
     def layers(self, names: set[str]) -> Layers | None:
         """Sort the names of a network's tensors; None where some are missing or left over."""
@@ -115,7 +119,9 @@ class Layers:
 
 
 def _row(pattern: str, start: int, names: set[str]) -> list[str]:
-    """Return the names of layers numbered without a gap from `start` on."""
+    """Return the names of layers numbered without a gap from `start` on, or those that the pattern lists."""
+    if "{}" not in pattern:
+        return pattern.split()
     found: list[str] = []
     while f"{pattern.format(start + len(found))}.weight" in names:
         found.append(pattern.format(start + len(found)))
@@ -127,16 +133,42 @@ _YENCHENLIN = Dialect(
     "alpha_linear", "rgb_linear", "feature_linear", "output_linear",
 )  # fmt: skip
 
+_TINY = Dialect(
+    "krrish-tiny", "github.com/krrish94/nerf-pytorch: tiny_nerf.py, VeryTinyNeRFModel", "layer1 layer2", "", "", "",
+    readout="layer3", always_raw=True,
+)  # fmt: skip
+
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
+        replace(
+            _YENCHENLIN, name="autonerf", source="github.com/piyushmundhra/AutoNeRF", density_activation="sigmoid",
+            mark="input_ch_dir",
+        ),
         _YENCHENLIN,
         replace(_YENCHENLIN, name="bmild", source="github.com/bmild/nerf"),
         Dialect(
             "krrish", "github.com/krrish94/nerf-pytorch: FlexibleNeRFModel", "layers_xyz.{}", "layers_dir.{}", "fc_alpha",
             "fc_rgb", "fc_feat", "fc_out", first="layer1", encoding_first=False, first_active=False, feature_active=True,
-            unsure="where a deeper layer of this dialect takes the encoding in: after the values of the layer before",
         ),
+        Dialect(
+            "krrish-paper", "github.com/krrish94/nerf-pytorch: PaperNeRFModel", "layers_xyz.{}",
+            "layers_dir.0 layers_dir.1 layers_dir.2", "fc_alpha", "fc_rgb", "fc_feat", density_of_feature=True,
+            others=r"layers_dir\.3\.",
+        ),
+        Dialect(
+            "krrish-replicate", "github.com/krrish94/nerf-pytorch: ReplicateNeRFModel", "layer1 layer2", "layer4 layer5",
+            "fc_alpha", "fc_rgb", "layer3",
+        ),
+        Dialect(
+            "krrish-multihead", "github.com/krrish94/nerf-pytorch: MultiHeadNeRFModel", "layer1 layer2", "layer4 layer5",
+            "layer3_1", "layer6", "layer3_2", feature_active=True,
+        ),
+        replace(
+            _TINY, name="jiayi-pan-tiny", source="github.com/Jiayi-Pan/NeRF: TinyNeRF", encoding=Encoding("cfs", "each"),
+            mark="its.0",
+        ),
+        _TINY,
         Dialect(
             "nerf-pl", "github.com/kwea123/nerf_pl", "xyz_encoding_{}.0", "dir_encoding.{}", "sigma", "rgb.0",
             "xyz_encoding_final", start=1,
@@ -186,8 +218,12 @@ class Found:
     tensors: Mapping[str, str]
 
 
-def find_networks(probe: Probe) -> list[Found]:
-    """Return the networks of a file, the fine one first; none where the file is of another kind."""
+def find_networks(probe: Probe, told: str | None = None) -> list[Found]:
+    """Return the networks of a file, the fine one first; none where the file is of another kind.
+
+    Args:
+        told: dialect to prefer where the names fit it, whatever marks the file has.
+    """
     if probe.magic == "npy":
         named = name_arrays(probe.tensors)
         layers = named and DIALECTS["bmild"].layers(set(named))
@@ -198,8 +234,10 @@ def find_networks(probe: Probe) -> list[Found]:
         groups.setdefault((network, prefix), {})[bare] = name
     found = []
     for (network, _), tensors in groups.items():
-        for dialect in DIALECTS.values():
-            layers = None if dialect.name == "bmild" else dialect.layers(set(tensors))
+        for dialect in sorted(DIALECTS.values(), key=lambda one: one.name != told):
+            if dialect.name == "bmild" or (dialect.mark and dialect.mark not in probe.scalars and dialect.name != told):
+                continue
+            layers = dialect.layers(set(tensors))
             if layers is not None:
                 found.append(Found(dialect, network, layers, tensors))
                 break

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Domain, Product, Sphere, errors
+from inrbridge import Domain, Product, Sphere, batched, errors, options
 from inrbridge_nerf.convention import Convention, columns
 
 HEADS = ("values", "medium", "radiance")
@@ -67,17 +67,17 @@ class NerfField(nn.Module):
         self.axes = tuple(axes) if axes else None
         self.encoded = columns(self.places.dim, frequencies, self.convention.raw)
         self.trunk = nn.ModuleList(
-            _unset_linear(self.encoded * (i == 0 or i in self.skips) + width * (i > 0), width) for i in range(layers)
+            batched.unset_linear(self.encoded * (i == 0 or i in self.skips) + width * (i > 0), width) for i in range(layers)
         )
         if head == "radiance":
-            self.density = _unset_linear(width, 1)
-            self.feature = None if feature == "none" else _unset_linear(width, feature_width)
+            self.density = batched.unset_linear(width, 1)
+            self.feature = None if feature == "none" else batched.unset_linear(width, feature_width)
             self.seen = columns(3, direction_frequencies, self.convention.direction_raw)
             widths = (self.seen + (width if feature == "none" else feature_width), *self.branch_widths)
-            self.branch = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
-            self.colour = _unset_linear(widths[-1], 3)
+            self.branch = nn.ModuleList(batched.unset_linear(a, b) for a, b in pairwise(widths))
+            self.colour = batched.unset_linear(widths[-1], 3)
         else:
-            self.readout = _unset_linear(width, channels)
+            self.readout = batched.unset_linear(width, channels)
 
     def _check(self) -> None:
         for name, least, most in (("width", 1, 8192), ("layers", 1, 64), ("channels", 1, 4096), ("frequencies", 0, 64),
@@ -119,7 +119,7 @@ class NerfField(nn.Module):
             "activation": (self.activation, "relu"),
             "first_active": (self.first_active, True),
             "final": (self.final, "none"),
-            "convention": (self.convention.to_options(), None),
+            "convention": (options.changed_options(self.convention), None),
             "axes": (self.axes and list(self.axes), None),
             "channel_ranges": (ranges, None),
         }
@@ -162,7 +162,7 @@ class NerfField(nn.Module):
         single = next(iter(states.values()))
         x = coords if coords.dtype in (torch.float32, torch.float64) else coords.to(single.dtype)
         states = {name: value.to(x.dtype) for name, value in states.items()}
-        if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in states.values())):
+        if batched.asks_gradient(x, states.values()):
             return self._evaluate(states, *self._encode(x)).to(coords.dtype)
         points, fields = self._chunks(single.shape[0], x)
         with torch.no_grad():
@@ -182,8 +182,7 @@ class NerfField(nn.Module):
         width = max(self.width, self.encoded)
         step = max(64, most // width)
         count = max(1, most // (width * max(1, min(n, step))))
-        cuts = ((n, step), (b, count))
-        return tuple([slice(start, start + size) for start in range(0, total, size)] or [slice(0, 0)] for total, size in cuts)
+        return batched.slices(n, step), batched.slices(b, count)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the networks read of points (..., d): the network's coordinates, and features of places and directions."""
@@ -224,8 +223,3 @@ def _affine(states: Mapping[str, Tensor], name: str, *parts: Tensor) -> Tensor:
         value = torch.baddbmm(value, part.expand(weight.shape[0], *part.shape[-2:]), weight[..., start:end].mT)
         start = end
     return value
-
-
-def _unset_linear(inputs: int, outputs: int) -> nn.Linear:
-    # made without values first: `nn.Linear` would draw from the global generator
-    return nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())

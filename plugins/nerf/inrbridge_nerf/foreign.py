@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from inrbridge import Assumptions, Box, Probe, Product, Sphere, errors, read_tensors
+from inrbridge import Assumptions, Box, Probe, Product, Sphere, errors, foreign, read_tensors
+from inrbridge.frames import Motion
 from inrbridge_nerf.dialects import DIALECTS, Found, find_networks
 from inrbridge_nerf.field import NerfField
 from inrbridge_nerf.layout import Layout, solve, state_of
 
 NETWORKS, SPACES, FRAMES = ("fine", "coarse"), ("world", "ndc"), ("file", "world")
 BLENDER = 1.5  # half the side of the box of the synthetic scenes of NeRF
-_ROUND = 1e-3  # how far a rotation may be from one
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,11 @@ def open_foreign(path: Path, told: Told) -> NerfField:
     assume = Assumptions(found.dialect.name, sidecar=probe.sidecar, sidecar_name=probe.sidecar_name)
     if told.dialect is None:
         by = "order and shapes of the arrays" if found.dialect.name == "bmild" else "names of the tensors"
+        by += f' and its "{found.dialect.mark}"' if found.dialect.mark else ""
         assume.note(f"dialect = {found.dialect.name} (by the {by})")
     if told.network is None and found.network:
         assume.note(f"network = {found.network}" + ("" if found.network == "fine" else " (the file holds no fine one)"))
-    try:
+    with foreign.fitting_together(told != Told()):
         is_list = found.dialect.name == "bmild"
         shapes = {bare: probe.tensors[name] for bare, name in found.tensors.items()}
         if is_list:
@@ -59,14 +59,6 @@ def open_foreign(path: Path, told: Told) -> NerfField:
         tensors = read_tensors(path)
         state = state_of(found, layout, lambda name: _tensor(tensors, found.tensors[name], is_list))
         field = _assemble(found, layout, state, _Surroundings(probe, told, assume), tensors)
-    except errors.ConfigError as error:
-        if told != Told():  # an option may be at fault
-            raise
-        raise errors.CannotOpen(f"its contents do not fit together: {error}") from error
-    except errors.InrBridgeError:
-        raise
-    except (ValueError, ArithmeticError, LookupError, RuntimeError, TypeError) as error:
-        raise errors.CannotOpen(f"its contents do not fit together ({type(error).__name__}: {error}).") from error
     _compare_with_config(found, layout, assume)
     field.assumed = tuple(assume.sentences)
     return field
@@ -75,7 +67,7 @@ def open_foreign(path: Path, told: Told) -> NerfField:
 def _choose(probe: Probe, told: Told) -> Found:
     if told.dialect is not None and told.dialect not in DIALECTS:
         raise errors.unknown_name("dialect", told.dialect, DIALECTS)
-    networks = find_networks(probe)
+    networks = find_networks(probe, told.dialect)
     if not networks:
         if probe.damage or probe.refused:
             read_tensors(probe.path)  # says why
@@ -94,10 +86,7 @@ def _choose(probe: Probe, told: Told) -> Found:
 
 
 def _tensor(tensors: dict[str, Tensor], name: str, is_list: bool) -> Tensor:
-    found = tensors.get(name)
-    if found is None or not found.is_floating_point() or found.layout != torch.strided:
-        raise errors.CannotOpen(f'its tensor "{name}" is {found if found is None else found.dtype}, expected real numbers.')
-    found = found.to(torch.float64 if found.dtype == torch.float64 else torch.float32)
+    found = foreign.real_tensor(tensors, name)
     return found.T if is_list and found.ndim == 2 else found
 
 
@@ -116,19 +105,13 @@ def _assemble(found: Found, layout: Layout, state: dict[str, Tensor], around: _S
     told, convention = around.told, dict(layout.convention)
     for name, default in (("density", found.dialect.density_activation), ("colour", "sigmoid")):
         convention[name] = around.assume.choose(name, getattr(told, name), default, kind=str)
-    around.assume.note(f"encoding = {found.dialect.encoding.formula} (that of its dialect)")
+    formula = found.dialect.encoding.formula if layout.options["frequencies"] else "none: the coordinates as they are"
+    around.assume.note(f"encoding = {formula} (that of its dialect)")
+    convention |= _even(found, around.assume)
     box = _place(found, convention, around, tensors)
     domain = Product(box, Sphere()) if layout.options["head"] == "radiance" else box
-    with torch.device("meta"):  # shapes are compared before memory is taken
-        field = NerfFormat().build(domain, 4, convention=convention, axes=("x", "y", "z"), **layout.options)
-    expected = {name: tuple(value.shape) for name, value in field.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
-    for name in expected | given:
-        if expected.get(name) != given.get(name):
-            raise errors.CannotOpen(f'its part "{name}" is {given.get(name, "absent")}, expected {expected.get(name, "none")}.')
-    kind = torch.float64 if {value.dtype for value in state.values()} == {torch.float64} else torch.float32
-    field.load_state_dict({name: value.to(kind).contiguous().clone() for name, value in state.items()}, assign=True)
-    return field.requires_grad_(True)
+    options = {"convention": convention, "axes": ("x", "y", "z")} | layout.options
+    return foreign.assemble(NerfFormat(), domain, 4, options, state)
 
 
 def _place(found: Found, convention: dict, around: _Surroundings, tensors: dict) -> Box:
@@ -144,8 +127,8 @@ def _place(found: Found, convention: dict, around: _Surroundings, tensors: dict)
         convention |= {"low": low, "high": high}  # its marching never looks beyond
     if told.low is None or told.high is None:
         assume.note(f"box = {_spell(low)} to {_spell(high)} (that of {origin})")
-    box = Box(_corner(told.low, low), _corner(told.high, high))
-    motion = _motion(around.probe.sidecar) if found.dialect.name == "nerfstudio" else None
+    box = foreign.told_box(told.low, told.high, low, high)
+    motion = Motion.beside(around.probe.sidecar) if found.dialect.name == "nerfstudio" else None
     if told.frame != "world":
         if motion is not None:
             assume.note("coordinates are nerfstudio's own; frame=\"world\" gives those of the cameras' file")
@@ -155,13 +138,9 @@ def _place(found: Found, convention: dict, around: _Surroundings, tensors: dict)
             "dataparser_transforms.json, which tells how its coordinates lie in the world, is not beside it; open it with "
             'frame="file".'
         )
-    rotation, scale, shift = motion
-    convention |= {"rotation": rotation, "scale": scale, "shift": shift}
-    assume.note(f"coordinates are those of the world; the scale is {scale:.6g}, densities are per unit of the world")
-    turned = torch.tensor(rotation, dtype=torch.float64)
-    ends = [torch.tensor(corner, dtype=torch.float64) / scale - torch.tensor(shift, dtype=torch.float64) for corner in box.bounds]
-    corners = torch.cartesian_prod(*torch.stack(ends, 1)) @ turned  # the inverse of a rotation is its transpose
-    return Box([float(v) for v in corners.amin(0)], [float(v) for v in corners.amax(0)])
+    convention |= {"rotation": motion.rotation, "scale": motion.scale, "shift": motion.shift}
+    assume.note(f"coordinates are those of the world; the scale is {motion.scale:.6g}, densities are per unit of the world")
+    return motion.box_in_world(box)
 
 
 def _space(around: _Surroundings) -> str:
@@ -171,6 +150,11 @@ def _space(around: _Surroundings) -> str:
     sidecar, scalars, assume = around.probe.sidecar, around.probe.scalars, around.assume
     if sidecar.get("dataset.no_ndc") is False and sidecar.get("dataset.type") == "llff":
         where = f"no_ndc = False ({around.probe.sidecar_name})"
+    elif sidecar.get("dataset_type") == "llff" and not sidecar.get("no_ndc"):  # in config.txt options left out are off
+        where = f"dataset_type = llff, no_ndc off ({around.probe.sidecar_name})"
+    elif isinstance(sidecar.get("dataset_type"), str):
+        assume.note(f"space = world (dataset_type = {sidecar['dataset_type']}, {around.probe.sidecar_name})")
+        return "world"
     elif scalars.get("hyper_parameters.dataset_name") == "llff" and scalars.get("hyper_parameters.spheric_poses") is not True:
         where = "dataset_name = llff (of its hyperparameters)"
     else:
@@ -180,34 +164,24 @@ def _space(around: _Surroundings) -> str:
     return "ndc"
 
 
-def _motion(sidecar) -> tuple[tuple, float, tuple] | None:
-    """Return rotation R, scale s and shift t of p = s (R q + t), q being a point of the world; None where it is not told."""
-    rows = [[sidecar.get(f"dataparser.transform.{i}.{j}") for j in range(4)] for i in range(3)]
-    scale = sidecar.get("dataparser.scale")
-    if not all(isinstance(v, int | float) for v in (scale, *rows[0], *rows[1], *rows[2])) or not scale > 0:
-        return None
-    rotation = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
-    if not torch.allclose(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=_ROUND):
-        raise errors.CannotOpen("the transform of dataparser_transforms.json is no rotation and shift.")
-    return tuple(tuple(row[:3]) for row in rows), float(scale), tuple(row[3] for row in rows)
-
-
-def _corner(told: float | Sequence[float] | None, default: list[float]) -> list[float]:
-    if told is None:
-        return default
-    return [float(told)] * 3 if isinstance(told, int | float) else [float(value) for value in told]
-
-
 def _spell(corner: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in corner) + ")"
 
 
+def _even(found: Found, assume: Assumptions) -> dict:
+    """Return which frequencies of a file of krrish's are equally spaced; its encodings are those of the coarse network."""
+    even = {}
+    for part, name in (("even", "log_sampling_xyz"), ("direction_even", "log_sampling_dir")):
+        if found.dialect.name.startswith("krrish") and assume.sidecar.get(f"models.coarse.{name}") is False:
+            even[part] = True
+            assume.note(f"{name} = False: those frequencies are equally spaced ({assume.sidecar_name})")
+    return even
+
+
 def _compare_with_config(found: Found, layout: Layout, assume: Assumptions) -> None:
     """Say where the configuration beside a file of krrish's tells another network than its tensors, which decide."""
-    if found.dialect.name != "krrish":
+    if not found.dialect.name.startswith("krrish"):
         return
-    if layout.options["skips"]:
-        assume.note(f"assumed {found.dialect.unsure}")
     part = f"models.{found.network or 'fine'}"
     pairs = {"hidden_size": layout.options["width"], "num_layers": layout.options["layers"],
              "num_encoding_fn_xyz": layout.options["frequencies"]}  # fmt: skip
@@ -215,6 +189,3 @@ def _compare_with_config(found: Found, layout: Layout, assume: Assumptions) -> N
         said = assume.sidecar.get(f"{part}.{name}")
         if said is not None and said != truth:
             assume.note(f"{name} = {truth} (by the shapes; {assume.sidecar_name} says {said})")
-    for name in ("log_sampling_xyz", "log_sampling_dir"):
-        if assume.sidecar.get(f"{part}.{name}") is False:
-            assume.note(f"{assume.sidecar_name} says {name} = False, which is not read here: frequencies double")

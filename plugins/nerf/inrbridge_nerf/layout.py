@@ -48,6 +48,11 @@ def solve(found: Found, shapes: dict[str, Shape]) -> Layout:
 
     encoded, width = sizes(layers.trunk[0])
     frequencies, raw = _frequencies(layers.trunk[0], encoded)
+    if dialect.always_raw and not raw:
+        raise errors.CannotOpen(
+            f'its layer "{layers.trunk[0]}" has {encoded} inputs, expected 3 + 6 n for n frequencies of positions; one that '
+            "reads directions beside them is not supported."
+        )
     skips = []
     for i, name in enumerate(layers.trunk[1:], 1):
         inputs, _ = sizes(name)
@@ -61,8 +66,8 @@ def solve(found: Found, shapes: dict[str, Shape]) -> Layout:
     if layers.readout:
         expect(layers.readout, width, (4, 5))
         return Layout(options | {"head": "medium"}, convention, encoded, 0)
-    expect(layers.density, width, 1)
     feature = expect(layers.feature, width, sizes(layers.feature)[1]) if layers.feature else width
+    expect(layers.density, feature if dialect.density_of_feature else width, 1)
     joined = sizes((*layers.branch, layers.colour)[0])
     seen = joined[0] - feature
     if seen < 3:
@@ -114,6 +119,9 @@ def state_of(found: Found, layout: Layout, tensor: Callable[[str], Tensor]) -> d
     take("density", layers.density)
     if layers.feature:
         take("feature", layers.feature)
+    if dialect.density_of_feature:  # two linear layers are one
+        state["density.bias"] = state["density.bias"] + state["density.weight"] @ state["feature.bias"]
+        state["density.weight"] = state["density.weight"] @ state["feature.weight"]
     directions = _in_our_order(dialect, layout.options["direction_frequencies"], layout.convention["direction_raw"])
     for i, name in enumerate((*layers.branch, layers.colour)):
         ours = f"branch.{i}" if i < len(layers.branch) else "colour"

@@ -181,7 +181,7 @@ def read_hashnerf(source: Source) -> Parts:
         source.assume.note("the file does not tell the box of its data: coordinates run over it from -1 to 1")
     low, high = corners(source, [-1.0] * 3, [1.0] * 3)
     base = int(source.assume.choose("base", source.told.base, 16, kind=int))
-    finest = source.assume.choose("finest", source.told.finest, 512.0)
+    finest = source.assume.choose("finest", source.told.finest, 512.0, key="finest_res")
     # as there, in single precision throughout
     steps = torch.log(torch.tensor(finest, dtype=torch.float32)) - torch.log(torch.tensor(base, dtype=torch.float32))
     growth = source.told.growth or float(torch.exp(steps / max(len(tables) - 1, 1)))
