@@ -20,10 +20,13 @@ from inrbridge.signals import Signal
 
 PLANE = Box.centered(2)
 
-# What suits 8x8 pixels: small nets, and frequencies near those that 8 samples across can hold.
+# What suits 8x8 pixels: small nets and tables, and frequencies near those that 8 samples across can hold.
 OPTIONS: dict[str, dict[str, object]] = {
     "siren": {"width": 32, "layers": 2, "omega_0": 15.0, "hidden_omega": 30.0, "steps": 300, "lr": 5e-3},
     "fourier": {"width": 32, "layers": 2, "sigma": 1.5, "steps": 300, "lr": 1e-2},
+    "ngp": {"levels": 4, "log2_table": 9, "base": 2, "finest": 16, "width": 16, "steps": 150, "lr": 2e-2},
+    "nerf": {"width": 32, "layers": 3, "frequencies": 3, "steps": 300},
+    "plenoxels": {"resolution": 20, "steps": 150, "lr": 0.2},
     "grid": {"interpolation": "cubic"},
 }
 
