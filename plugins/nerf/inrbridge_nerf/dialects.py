@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from inrbridge import Probe
 
 _WRAPPERS = {"state_dict", "model_state_dict", "model", "_model", "module", "_orig_mod", "network", "pipeline",
-             "radiance_field_state_dict", "radiance_field"}  # fmt: skip
+             "radiance_field_state_dict", "radiance_field", "models"}  # fmt: skip
 _NETWORKS = {
-    "fine": {"network_fine_state_dict", "model_fine_state_dict", "nerf_fine", "field_fine", "network_fine", "model_fine"},
-    "coarse": {"network_fn_state_dict", "model_coarse_state_dict", "nerf_coarse", "field_coarse", "network_fn", "model_coarse"},
+    "fine": {"network_fine_state_dict", "model_fine_state_dict", "nerf_fine", "field_fine", "network_fine", "model_fine", "fine"},
+    "coarse": {
+        "network_fn_state_dict",
+        "model_coarse_state_dict",
+        "nerf_coarse",
+        "field_coarse",
+        "network_fn",
+        "model_coarse",
+        "coarse",
+    },
 }
 _NETWORK_OF = {word: network for network, words in _NETWORKS.items() for word in words}
 
@@ -57,7 +65,6 @@ class Dialect:
         encoding_first, direction_first: whether the encoding stands before the values of the layer it joins.
         first_active, feature_active: whether ReLU follows the first layer, and the feature layer.
         density_activation: "relu", "softplus" or "sigmoid"; colours always have a sigmoid.
-        density_of_feature: the density is read from the feature layer, not from the trunk.
         always_raw: the coordinates themselves are always among the encoding; other widths are another network's.
         mark: name of a plain value that tells its files from those of another code base with the same names of layers.
         others: patterns of names that may be there and are not needed.
@@ -79,7 +86,6 @@ class Dialect:
     first_active: bool = True
     feature_active: bool = False
     density_activation: str = "relu"
-    density_of_feature: bool = False
     always_raw: bool = False
     mark: str = ""
     others: str = r"(?!)"
@@ -150,11 +156,6 @@ DIALECTS = {
         Dialect(
             "krrish", "github.com/krrish94/nerf-pytorch: FlexibleNeRFModel", "layers_xyz.{}", "layers_dir.{}", "fc_alpha",
             "fc_rgb", "fc_feat", "fc_out", first="layer1", encoding_first=False, first_active=False, feature_active=True,
-        ),
-        Dialect(
-            "krrish-paper", "github.com/krrish94/nerf-pytorch: PaperNeRFModel", "layers_xyz.{}",
-            "layers_dir.0 layers_dir.1 layers_dir.2", "fc_alpha", "fc_rgb", "fc_feat", density_of_feature=True,
-            others=r"layers_dir\.3\.",
         ),
         Dialect(
             "krrish-replicate", "github.com/krrish94/nerf-pytorch: ReplicateNeRFModel", "layer1 layer2", "layer4 layer5",

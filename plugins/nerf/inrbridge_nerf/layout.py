@@ -67,7 +67,7 @@ def solve(found: Found, shapes: dict[str, Shape]) -> Layout:
         expect(layers.readout, width, (4, 5))
         return Layout(options | {"head": "medium"}, convention, encoded, 0)
     feature = expect(layers.feature, width, sizes(layers.feature)[1]) if layers.feature else width
-    expect(layers.density, feature if dialect.density_of_feature else width, 1)
+    expect(layers.density, width, 1)
     joined = sizes((*layers.branch, layers.colour)[0])
     seen = joined[0] - feature
     if seen < 3:
@@ -119,9 +119,6 @@ def state_of(found: Found, layout: Layout, tensor: Callable[[str], Tensor]) -> d
     take("density", layers.density)
     if layers.feature:
         take("feature", layers.feature)
-    if dialect.density_of_feature:  # two linear layers are one
-        state["density.bias"] = state["density.bias"] + state["density.weight"] @ state["feature.bias"]
-        state["density.weight"] = state["density.weight"] @ state["feature.weight"]
     directions = _in_our_order(dialect, layout.options["direction_frequencies"], layout.convention["direction_raw"])
     for i, name in enumerate((*layers.branch, layers.colour)):
         ours = f"branch.{i}" if i < len(layers.branch) else "colour"

@@ -200,7 +200,7 @@ def test_lists_of_arrays(seen, tmp_path):
 
 
 def test_every_dialect_has_a_layout():
-    here, beside = {name.partition(" ")[0] for name in LAYOUTS} | {"bmild"}, "autonerf krrish-multihead krrish-paper"
+    here, beside = {name.partition(" ")[0] for name in LAYOUTS} | {"bmild"}, "autonerf krrish-multihead"
     beside += " krrish-replicate krrish-tiny jiayi-pan-tiny"  # in test_kin.py
     assert here | set(beside.split()) == set(DIALECTS)
 
@@ -222,7 +222,7 @@ def test_the_fine_network_unless_the_other_is_asked_for(tmp_path):
         NerfFormat().open(alone, network="fine")
 
 
-@pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("model",), ("network_fn_state_dict", "module")])
+@pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("model",), ("network_fn_state_dict", "module"), ("models", "fine")])
 def test_wrappers(wrapper, tmp_path):
     content = yenchenlin()[1]
     for word in reversed(wrapper):
@@ -245,7 +245,9 @@ def test_the_box_of_nerfacc_and_the_dark_beyond(tmp_path):
 
 def test_normalized_device_coordinates(tmp_path):
     path = save(tmp_path, krrish()[0])
-    (tmp_path / "config.yml").write_text("dataset:\n  type: llff\n  no_ndc: false\nmodels:\n  coarse: {log_sampling_xyz: false}\n")
+    (tmp_path / "config.yml").write_text(
+        "dataset:\n  type: llff\n  no_ndc: false\nmodels:\n  coarse: {log_sampling_xyz: false}\n"
+    )
     field = NerfFormat().open(path)
     assert field.domain.a == Box.centered(3) and any("space = ndc" in text for text in field.assumed)
     assert any("log_sampling_xyz = False" in text for text in field.assumed)
