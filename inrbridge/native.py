@@ -8,7 +8,7 @@ architecture is refused before it costs anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from inrbridge import __version__
 from inrbridge.containers.listing import read_contents
 from inrbridge.domains import domain_from_config
-from inrbridge.errors import CannotOpen, CannotSave, InrBridgeError
+from inrbridge.errors import CannotOpen, CannotSave, ConfigError, InrBridgeError
 from inrbridge.field import Field, Stackable, channel_names
 from inrbridge.hookspecs import API_VERSION
 from inrbridge.writing import written_whole
@@ -81,12 +81,18 @@ def write_native(field: Field, path: str | Path, *, format: str | None = None) -
         temporary.write_bytes(save(state, metadata=metadata))  # not `save_file`, whose files no other user may read
 
 
-def read_native(path: str | Path, format: Format) -> Field:
+def read_native(path: str | Path, format: Format, told: Collection[str] = ()) -> Field:
     """Read a field that `write_native` wrote, through the format's `build`.
+
+    Args:
+        told: names of options that the caller gave for files of other code bases; here they have no use.
 
     Raises:
         CannotOpen: the file is damaged, or its header and its tensors disagree.
+        ConfigError: there are such options.
     """
+    if told:
+        raise ConfigError(f"Got {', '.join(told)} for a file that inrbridge wrote, expected none; it tells them itself.")
     path = Path(path)
     contents = read_contents(path, "safetensors")
     if contents.damage:

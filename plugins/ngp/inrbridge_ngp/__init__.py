@@ -134,11 +134,7 @@ class NgpFormat(Format):
         told |= {name: value for name, value in (("frame", frame), ("convention", convention)) if value != "file"}
         given = {name: value for name, value in told.items() if value is not None}
         if Probe(path).native:
-            if given:
-                raise errors.ConfigError(
-                    f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
-                )
-            field = read_native(path, self)
+            field = read_native(path, self, given)
         else:
             from inrbridge_ngp.foreign import open_foreign
             from inrbridge_ngp.source import Told

@@ -100,18 +100,14 @@ class PlenoxelsFormat(Format):
             dialect: name of the writer, see `inrbridge_plenoxels.dialects.DIALECTS`.
             padding: svox's rgb_padding, which its files do not tell: plenoctree trains with 0.001.
         """
-        from inrbridge import Probe, errors, read_native
+        from inrbridge import Probe, read_native
 
         if not Probe(path).native:
             from inrbridge_plenoxels.foreign import open_foreign
 
             return open_foreign(path, dialect, padding)
         given = [name for name, value in (("dialect", dialect), ("padding", padding)) if value is not None]
-        if given:
-            raise errors.ConfigError(
-                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
-            )
-        field = read_native(path, self)
+        field = read_native(path, self, given)
         field.cells.check(field.state_dict())
         return field
 
