@@ -87,8 +87,8 @@ def real_tensor(tensors: Mapping[str, Tensor], name: str, *shape: int | None) ->
     if not fits or not found.is_floating_point() or found.layout != torch.strided:
         wanted = " x ".join("any" if size is None else str(size) for size in shape) or "any"
         raise CannotOpen(
-            f'its tensor "{name}" is {found.dtype} of shape {tuple(found.shape)}, expected real numbers (floating-point) of shape '
-            f"{wanted}."
+            f'its tensor "{name}" is {found.dtype} of shape {tuple(found.shape)}, expected real numbers (floating-point) of '
+            f"shape {wanted}."
         )
     return found.to(torch.float64 if found.dtype == torch.float64 else torch.float32)
 

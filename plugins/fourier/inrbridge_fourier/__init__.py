@@ -58,22 +58,14 @@ class FourierFormat(Format):
             convention: "file" keeps the writer's order of coordinates and range of values; "image" turns them
                 into rows before columns and values in [0, 1].
         """
-        from dataclasses import asdict
-
-        from inrbridge import Probe, errors, read_native
+        from inrbridge import Probe, options, read_native
         from inrbridge_fourier.foreign import open_foreign
         from inrbridge_fourier.source import Told
 
         told = Told(activation, beta, final, order, raw, octaves, encoding, sigma, dim, reuse, level, low, high, convention)
         if not Probe(path).native:
             return open_foreign(path, dialect, told)
-        blank = asdict(Told())
-        given = [name for name, value in asdict(told).items() if value != blank[name]] + (["dialect"] if dialect else [])
-        if given:
-            raise errors.ConfigError(
-                f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself."
-            )
-        return read_native(path, self)
+        return read_native(path, self, [*options.changed_options(told), *(["dialect"] if dialect else [])])
 
     def build(self, domain: Domain, channels: int, *, generator: torch.Generator | None = None, network: str = "mlp",
               width: int | Sequence[int] = 64, layers: int = 3, features: int = 64, sigma: float | None = 5.0,

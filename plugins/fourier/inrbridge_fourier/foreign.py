@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from inrbridge import Assumptions, Box, errors, read_tensors
+from inrbridge import Assumptions, Box, errors, foreign, read_tensors
 from inrbridge_fourier.dialects import DIALECTS, Dialect, detect, find_bare
 from inrbridge_fourier.field import ACTIVATIONS, FINALS, FourierField
 from inrbridge_fourier.filters import FilterField
@@ -32,14 +31,10 @@ def open_foreign(path: Path, dialect: str | None, told: Told) -> FourierField | 
     source = Source(tensors, Assumptions(spoken.name), told)
     if dialect is None:
         source.assume.note(f"dialect = {spoken.name} (by the names of the tensors)")
-    try:
+    with foreign.fitting_together(dialect is not None or told != Told()):
         module, function = spoken.reader.split(":")
         reader = getattr(importlib.import_module(f"inrbridge_fourier.{module}"), function)
         field = _assemble(reader(source, names, spoken), source, spoken)
-    except errors.InrBridgeError:
-        raise
-    except (ValueError, ArithmeticError, LookupError, RuntimeError, TypeError, AttributeError) as error:
-        raise errors.CannotOpen(f"its contents do not fit together ({type(error).__name__}: {error}).") from error
     field.assumed = source.assume.sentences
     return field
 
@@ -130,23 +125,7 @@ def _domain(source: Source, spoken: Dialect, content: Content) -> Box:
         )
     if low is None and high is None:
         source.assume.note(f"domain = [{lowest:g}, {highest:g}]^{dim} (default of dialect {spoken.name})")
-    corners = [_corner(value, default, dim) for value, default in ((low, lowest), (high, highest))]
-    if not all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(*corners, strict=True)):
-        raise errors.ConfigError(f"Got a domain from {corners[0]} to {corners[1]}, expected low < high.")
-    return Box(*corners)
-
-
-def _corner(given: float | Sequence[float] | None, default: float, dim: int) -> tuple[float, ...]:
-    given = default if given is None else given
-    try:
-        corner = (float(given),) * dim if isinstance(given, int | float) else tuple(float(value) for value in given)
-    except (TypeError, ValueError) as error:
-        raise errors.ConfigError(f"Got {given!r} as a corner of the domain, expected numbers.") from error
-    if len(corner) != dim:
-        raise errors.ShapeMismatch(
-            f"Got a corner {corner} of the domain, expected {dim} numbers: the network takes {dim} coordinates."
-        )
-    return corner
+    return foreign.told_box(low, high, [lowest] * dim, [highest] * dim)
 
 
 def _as_image(content: Content, axes: Sequence[str] | None, ranges: Sequence | None, final: str):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inrbridge import Assumptions, errors
+from inrbridge import Assumptions
+from inrbridge.foreign import real_tensor
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in), bias (out,)
 
@@ -41,16 +42,9 @@ class Source:
     assume: Assumptions
     told: Told
 
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor in single or double precision.
-
-        Raises:
-            CannotOpen: it holds no plain floating-point numbers.
-        """
-        found = self.tensors[name]
-        if not found.is_floating_point() or found.layout != torch.strided:
-            raise errors.CannotOpen(f'its tensor "{name}" holds {found.dtype} numbers, expected floating-point ones.')
-        return found.to(torch.float64 if found.dtype == torch.float64 else torch.float32)
+    def tensor(self, name: str, *shape: int | None) -> Tensor:
+        """Return a tensor in single or double precision; its shape is checked where one is given (see `real_tensor`)."""
+        return real_tensor(self.tensors, name, *shape)
 
     def layer(self, weight: str, bias: str | None, *, flip: bool = False) -> Layer:
         """Return weight (out, in) and bias of a layer; `flip` where the file has (in, out). No bias counts as zeros."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from inrbridge import Domain, Probe
     from inrbridge_siren.field import SirenField
-    from inrbridge_siren.source import Told
 
 __version__ = "0.1.0"
 
@@ -60,7 +59,7 @@ class SirenFormat(Format):
             convention: "file" keeps the writer's order of coordinates and range of values; "image" turns them
                 into rows before columns and values in [0, 1].
         """
-        from inrbridge import Probe, read_native
+        from inrbridge import Probe, options, read_native
         from inrbridge_siren.foreign import open_foreign
         from inrbridge_siren.source import Told
 
@@ -68,8 +67,7 @@ class SirenFormat(Format):
                     sigma, width, layers, convention)  # fmt: skip
         if not Probe(path).native:
             return open_foreign(path, dialect, told)
-        _refuse_options(dialect, told)
-        return read_native(path, self)
+        return read_native(path, self, [*options.changed_options(told), *(["dialect"] if dialect else [])])
 
     def count(self, probe: Probe) -> int:
         if probe.native:
@@ -112,19 +110,6 @@ class SirenFormat(Format):
 
     def fit_defaults(self) -> dict:
         return {"steps": 500, "lr": 2e-3}
-
-
-def _refuse_options(dialect: str | None, told: Told) -> None:
-    """Raise ConfigError where something was told of a file that tells it itself."""
-    from dataclasses import asdict
-
-    from inrbridge import errors
-    from inrbridge_siren.source import Told
-
-    blank = asdict(Told())
-    given = [name for name, value in asdict(told).items() if value != blank[name]] + (["dialect"] if dialect else [])
-    if given:
-        raise errors.ConfigError(f"Got {', '.join(given)} for a file that inrbridge wrote, expected none; it tells them itself.")
 
 
 @hookimpl

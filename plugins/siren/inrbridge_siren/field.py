@@ -8,14 +8,14 @@ Networks of the same code bases with another activation, x_{i+1} = activation(W_
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Domain, errors
+from inrbridge import Domain, batched, errors
 from inrbridge_siren.encoding import ENCODINGS, make_encoding
 
 # A chunk of this many activations stays in a core's cache: measured twice as fast as one pass over
@@ -71,7 +71,7 @@ class SirenField(nn.Module):
         self._encoding_facts = {"encoding": encoding, "features": features}
         self._encoding_facts |= {"angle": float(angle), "raw": raw} if encoding == "waves" else {}
         widths = (domain.dim if self.encoding is None else self.encoding.width, *self.hidden, channels)
-        self.layers = nn.ModuleList(_unset_linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(batched.unset_linear(a, b) for a, b in pairwise(widths))
 
     @property
     def architecture(self) -> dict:
@@ -126,7 +126,7 @@ class SirenField(nn.Module):
         states = {name: value.to(x.dtype) for name, value in states.items()}
         b = states["layers.0.weight"].shape[0]
         x = x.expand(b, *x.shape[-2:])
-        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in states.values())):
+        if batched.asks_gradient(x, states.values()):
             return self._stacked(states, x).to(coords.dtype)
         with torch.no_grad():
             parts = [
@@ -142,7 +142,7 @@ class SirenField(nn.Module):
         last = len(self.layers) - 1
         for index in range(last + 1):
             weight, bias = states[f"layers.{index}.weight"], states[f"layers.{index}.bias"]
-            x = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)  # (b, n, width)
+            x = batched.linear(x, weight, bias)
             if index < last:
                 x = self._activate(x, index, reuse)
         return self._finish(x)
@@ -153,11 +153,10 @@ class SirenField(nn.Module):
         omega = self.omega_0 if index == 0 else self.hidden_omega
         return x.mul_(omega).sin_() if reuse else torch.sin(omega * x)
 
-    def _chunks(self, x: Tensor) -> Iterator[slice]:
+    def _chunks(self, x: Tensor) -> list[slice]:
         b, n, _ = x.shape
         widest = max(*self.hidden, self.layers[0].in_features)
-        step = max(1, _CACHE_NUMBERS // max(1, n * widest)) if x.device.type == "cpu" else b
-        return (slice(start, start + step) for start in range(0, b, step)) if b else iter([slice(0, 0)])
+        return batched.slices(b, max(1, _CACHE_NUMBERS // max(1, n * widest)) if x.device.type == "cpu" else max(1, b))
 
     def _finish(self, values: Tensor) -> Tensor:
         if self.final == "identity":
@@ -174,8 +173,3 @@ class SirenField(nn.Module):
             return x
         middle, half = ([(b + s * a) / 2 for a, b in zip(low, high, strict=True)] for s in (1, -1))
         return (x - x.new_tensor(middle)) / x.new_tensor(half)
-
-
-def _unset_linear(fan_in: int, fan_out: int) -> nn.Linear:
-    # made without values first: `nn.Linear` would draw from the global generator
-    return nn.Linear(fan_in, fan_out, device="meta").to_empty(device=torch.get_default_device())
