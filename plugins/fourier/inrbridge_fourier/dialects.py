@@ -15,7 +15,7 @@ from inrbridge_fourier.naming import Names, Shapes, find_names
 
 _SHARED = r"(?:.*?\.)??layers\.(\d+)(?:\.layers\.0)?"
 _SEQUENCE = r"(?!(?:.*\.)?seq\.\d+$|(?:.*\.)?field_(?:coarse|fine)\.).+"  # `seq` is of SIRENs, the others are of NeRFs
-_UNIT = ((0.0, 1.0),)
+_UNIT, _SIGNED = ((0.0, 1.0),), ((-1.0, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,14 @@ def _find_with_frequencies(shapes: Shapes, **how) -> Names | None:
     return names if names and names.encoding else None
 
 
+def _find_kees(shapes: Shapes, first: int) -> Names | None:
+    """Layers that are counted from `first`, on frequencies or on the coordinates themselves, which may enter again later."""
+    names = find_names(shapes, r"(?:.*\.)?lin\d+", r"(?:.*\.)?b", raw=False, skips=True)
+    if names is None or not re.fullmatch(rf"(?:.*\.)?lin{first}\.weight", names.layers[0][0]):
+        return None
+    return names if names.encoding or names.has_raw else None
+
+
 @dataclass(frozen=True)
 class FilterNames:
     """The layers of a multiplicative filter network: its filters, the layers between them, and the readout behind each level."""
@@ -115,12 +123,16 @@ DIALECTS = {
         ),
         Dialect(
             "bacon", "github.com/computational-imaging/bacon; github.com/boschresearch/multiplicative-filter-networks",
-            _find_filters, "filtered:read_filters", low=-0.5, high=0.5, ranges=((-1.0, 1.0),), volume="sdf",
+            _find_filters, "filtered:read_filters", low=-0.5, high=0.5, ranges=_SIGNED, volume="sdf",
         ),
         Dialect(
             "kees", "github.com/Yannick-Kees/Learning-geometric-phase-field-representations",
-            partial(_find_with_frequencies, layer=r"(?:.*\.)?lin\d+", encoding=r"(?:.*\.)?b", raw=False, skips=True),
-            "layered:read_kees", low=-0.5, high=0.5, activation="softplus", beta=100.0, volume="phase",
+            partial(_find_kees, first=0), "layered:read_kees", low=-0.5, high=0.5, activation="softplus", beta=100.0,
+            ranges=_SIGNED, volume="phase", notes=("a phase field: values are near -1 or +1 away from the surface",),
+        ),
+        Dialect(
+            "kees-relu", "the first networks of github.com/Yannick-Kees/Learning-geometric-phase-field-representations",
+            partial(_find_kees, first=1), "layered:read_kees", low=-0.5, high=0.5, final="tanh", ranges=_SIGNED, volume="phase",
             notes=("a phase field: values are near -1 or +1 away from the surface",),
         ),
         Dialect(

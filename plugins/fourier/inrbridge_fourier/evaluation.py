@@ -1,13 +1,13 @@
-"""What the fields of this format share: coordinates on the unit cube, many networks at once, layers without values."""
+"""What the fields of this format share: coordinates on the unit cube, many networks at once, and what values mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from inrbridge import Domain
+from inrbridge import Domain, batched
 
 # A chunk of this many activations stays in a core's cache: measured up to twice as fast as one pass on small networks.
 _CACHE_NUMBERS = 2**18
@@ -25,11 +25,6 @@ def to_unit(coords: Tensor, domain: Domain, dtype: torch.dtype, normalize: bool)
     return (x - x.new_tensor(low)) / x.new_tensor([b - a for a, b in zip(low, high, strict=True)])
 
 
-def batched_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply b layers (b, out, in) with biases (b, out) to x (b, n, in)."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-
-
 def in_chunks(
     evaluate: Callable[[Tensor, Mapping[str, Tensor]], Tensor], states: Mapping[str, Tensor], x: Tensor, width: int
 ) -> Tensor:
@@ -37,22 +32,16 @@ def in_chunks(
     states = {name: value.to(x.dtype) for name, value in states.items()}
     b = next(iter(states.values())).shape[0]
     x = x.expand(b, *x.shape[-2:])
-    if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in states.values())):
+    if batched.asks_gradient(x, states.values()):
         return evaluate(x, states)
     with torch.no_grad():
         parts = [evaluate(x[part], {name: value[part] for name, value in states.items()}) for part in _chunks(x, width)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _chunks(x: Tensor, width: int) -> Iterator[slice]:
+def _chunks(x: Tensor, width: int) -> list[slice]:
     b, n, _ = x.shape
-    step = max(1, _CACHE_NUMBERS // max(1, n * width)) if x.device.type == "cpu" else b
-    return (slice(start, start + step) for start in range(0, b, step)) if b else iter([slice(0, 0)])
-
-
-def unset_linear(fan_in: int, fan_out: int) -> nn.Linear:
-    """Return a linear layer without values: `nn.Linear` would draw them from the global generator."""
-    return nn.Linear(fan_in, fan_out, device="meta").to_empty(device=torch.get_default_device())
+    return batched.slices(b, max(1, _CACHE_NUMBERS // max(1, n * width)) if x.device.type == "cpu" else max(1, b))
 
 
 def meaning(field: nn.Module) -> dict:

@@ -33,8 +33,9 @@ class FourierField(nn.Module):
 
     `angle` multiplies B u (2 pi, or 1 where a file holds angular frequencies). `activation` stands between the layers ("relu";
     "softplus" has the sharpness `beta`), `final` after the readout: "identity", "sigmoid" or "tanh". `raw` puts the coordinates
-    before the features, `skips` are the numbers of the layers that read the coordinates once more. `normalize=False` feeds the
-    coordinates as they are. `axes` and `channel_ranges` say what the coordinates and values of the file mean, where known.
+    before the features, of which there may then be none; `skips` are the numbers of the layers that read the coordinates once
+    more. `normalize=False` feeds the coordinates as they are. `axes` and
+    `channel_ranges` say what the coordinates and values of the file mean, where known.
     """
 
     format = "fourier"
@@ -51,9 +52,10 @@ class FourierField(nn.Module):
         self.axes = tuple(axes) if axes else None
         self.channel_ranges = tuple(pair and tuple(pair) for pair in channel_ranges) if channel_ranges else None
         self.assumed: tuple[str, ...] = ()
-        if not self.hidden or min(self.hidden) < 1 or features < 1:
+        if not self.hidden or min(self.hidden) < 1 or features < (0 if raw else 1):
             raise errors.ConfigError(
-                f"Got hidden layers {self.hidden} on {features} features, expected at least one unit of each."
+                f"Got hidden layers {self.hidden} on {features} features, expected at least one unit of each, and no features "
+                "only beside the coordinates (raw)."
             )
         if not set(self.skips) <= set(range(1, len(self.hidden) + 1)):
             raise errors.ConfigError(f"Got skips {self.skips}, expected numbers of layers from 1 to {len(self.hidden)}.")

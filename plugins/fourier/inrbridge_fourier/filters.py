@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Domain, errors
-from inrbridge_fourier.evaluation import batched_linear, in_chunks, meaning, to_unit, unset_linear
+from inrbridge import Domain, batched, errors
+from inrbridge_fourier.evaluation import in_chunks, meaning, to_unit
 from inrbridge_fourier.field import FINALS
 
 
@@ -40,9 +40,9 @@ class FilterField(nn.Module):
             raise errors.ConfigError(f"Got {layers} layers of width {width}, expected at least one layer, all of one width.")
         if final not in FINALS:
             raise errors.unknown_name("final activation", final, FINALS)
-        self.filters = nn.ModuleList(unset_linear(domain.dim, width) for _ in range(layers + 1))
-        self.layers = nn.ModuleList(unset_linear(width, width) for _ in range(layers))
-        self.readout = unset_linear(width, channels)
+        self.filters = nn.ModuleList(batched.unset_linear(domain.dim, width) for _ in range(layers + 1))
+        self.layers = nn.ModuleList(batched.unset_linear(width, width) for _ in range(layers))
+        self.readout = batched.unset_linear(width, channels)
 
     @property
     def architecture(self) -> dict:
@@ -76,7 +76,7 @@ class FilterField(nn.Module):
         "readout.weight" (b, channels, width), and their biases. Differentiable in the states and in the coordinates.
         """
         x = to_unit(coords, self.domain, self.readout.weight.dtype, self.normalize)
-        values = in_chunks(lambda x, states: self._evaluate(x, states, batched_linear), states, x, self.width)
+        values = in_chunks(lambda x, states: self._evaluate(x, states, batched.linear), states, x, self.width)
         return values.to(coords.dtype)
 
     def _evaluate(self, x: Tensor, states: Mapping[str, Tensor], linear: Callable) -> Tensor:

@@ -91,8 +91,12 @@ def _merge_first(layers: list[Layer]) -> list[Layer]:
 
 
 def read_kees(source: Source, names: Names, dialect: Dialect) -> Content:
-    """Layers `lin{i}`; where the coordinates enter again, their input is (h | x) / sqrt 2."""
-    content = read_layers(source, names, dialect)
+    """Layers `lin{i}` on frequencies or coordinates; where coordinates enter again, their input is (h | x) / sqrt 2."""
+    if names.encoding is None:
+        layers = [source.layer(weight, bias) for weight, bias in names.layers]
+        content = Content(layers, layers[0][0].new_zeros(0, layers[0][0].shape[1]), raw=True, skips=names.skips)
+    else:
+        content = read_layers(source, names, dialect)
     for i in content.skips:
         weight, bias = content.layers[i]
         content.layers[i] = ((weight.double() / math.sqrt(2)).to(weight.dtype), bias)

@@ -16,7 +16,7 @@ _BESIDE = r"(?:optim\w*|\w*scheduler\w*)\..*|.*num_batches_tracked"  # what a tr
 class Names:
     """The names that one code base gave to the parts of a network.
 
-    `encoding` is None where no frequencies were saved; `is_wide` where they are (d, m), not (m, d). `layers` are
+    `encoding` is None where there are no frequencies; `is_wide` where they are (d, m), not (m, d). `layers` are
     weight and bias (None without one) in order; `has_raw`: the coordinates themselves are read too; `skips`: layers that read
     them again.
     """
@@ -57,7 +57,9 @@ def find_names(shapes: Shapes, layer: str, encoding: str, *, wide: bool | None =
     pairs = [(found[kinds[0]], found.get(kinds[1])) for found in layers.values()]
     natural = sorted(pairs, key=lambda pair: [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", pair[0])])
     if not encodings:
-        return Names(None, False, tuple(natural)) if _skips(shapes, natural, None, 0, False, flip) is not None else None
+        dim = shapes[natural[0][0]][-1] if skips else 0
+        found = _skips(shapes, natural, None, dim, skips, flip)
+        return None if found is None else Names(None, False, tuple(natural), skips and dim <= _MOST_COORDINATES, found)
     rows, columns = shapes[encodings[0]]
     for is_wide in (False, True) if wide is None else (wide,):
         m, dim = (columns, rows) if is_wide else (rows, columns)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Shapes = Mapping[str, Sequence[int]]
-Pairs = list[tuple[str, str]]  # names of weight and bias, in the order of evaluation
+Pairs = list[tuple[str, str | None]]  # names of weight and bias (None without one), in the order of evaluation
 Ranges = tuple[tuple[float, float], ...]
 
 MOST_COORDINATES = 16  # a first layer with more inputs reads features, not coordinates
@@ -29,7 +29,7 @@ class LayerNames:
     `sine` and `readout` are patterns of a layer's name, the first with its number as its only group; where no
     layer is called `readout`, the one of the highest number is linear. `inside` is the wrapper that surrounds the state dict,
     `others` is the pattern of tensors that are no layers. The numbers start at one of `starts`; where it is 1, an encoding
-    without weights comes first. `wide`: the first layer may read features.
+    without weights comes first. `wide`: the first layer may read features. `bare`: the layers may all come without a bias.
     """
 
     sine: str
@@ -38,6 +38,7 @@ class LayerNames:
     others: str | None = None
     starts: tuple[int, ...] = (0,)
     wide: bool = False
+    bare: bool = False
 
     def pairs(self, shapes: Shapes) -> tuple[Pairs, bool] | None:
         """Return weights and biases in order, and whether the last layer is linear; None where the names do not fit."""
@@ -51,7 +52,8 @@ class LayerNames:
             elif not (self.others and re.fullmatch(f"{self.inside}(?:{self.others})", key)) and not re.fullmatch(_BESIDE, key):
                 return None
         layers = [sines[number] for number in sorted(sines)] + sorted(readouts)
-        pairs = [(f"{layer}.weight", f"{layer}.bias") for layer in layers]
+        has_bias = not self.bare or any(f"{layer}.bias" in shapes for layer in layers)
+        pairs = [(f"{layer}.weight", f"{layer}.bias" if has_bias else None) for layer in layers]
         if min(sines, default=-1) not in self.starts or len(readouts) > 1 or len(layers) < 2 or not _is_chain(pairs, shapes):
             return None
         width = shapes[pairs[0][0]][-1]
@@ -69,12 +71,29 @@ def _is_chain(pairs: Pairs, shapes: Shapes) -> bool:
     width, stacked = None, None
     for weight, bias in pairs:
         shape = tuple(shapes.get(weight, ()))
-        if len(shape) not in (2, 3) or tuple(shapes.get(bias, ())) != shape[:-1] or width not in (None, shape[-1]):
+        fits = bias is None or tuple(shapes.get(bias, ())) == shape[:-1]
+        if len(shape) not in (2, 3) or not fits or width not in (None, shape[-1]):
             return False
         if 0 in shape or stacked not in (None, shape[:-2]):
             return False
         width, stacked = shape[-2], shape[:-2]
     return True
+
+
+@dataclass(frozen=True)
+class OrderedNames:
+    """Layers of any names, evaluated in the order of the file; the last one is linear."""
+
+    def pairs(self, shapes: Shapes) -> tuple[Pairs, bool] | None:
+        """Return weights and biases in order; None where there is anything else, or they do not chain."""
+        layers = list(dict.fromkeys(key.rpartition(".")[0] for key in shapes))
+        pairs = [(f"{layer}.weight", f"{layer}.bias") for layer in layers]
+        fits = len(shapes) == 2 * len(layers) and len(layers) > 1 and _is_chain(pairs, shapes)
+        return (pairs, True) if fits and shapes[pairs[0][0]][-1] <= MOST_COORDINATES else None
+
+    def number(self, key: str) -> int:
+        """Return 0: nothing is known to come before the first layer."""
+        return 0
 
 
 def keras_kernels(shapes: Shapes) -> list[str]:
@@ -97,12 +116,12 @@ class Dialect:
     or plain value, and `check` agrees with the shapes.
     `reader` is "module:function" in this package. `ranges` and the order of `axes` hold for images; one range stands for all
     channels, and no range says that it is not known. `volume` names the one value of a point in space. `sound` holds the
-    defaults that differ for one coordinate.
+    defaults that differ for one coordinate. A dialect `on_request` is never found by names, only chosen.
     """
 
     name: str
     source: str
-    layers: LayerNames | None = None
+    layers: LayerNames | OrderedNames | None = None
     marks: tuple[str, ...] = ()
     check: Callable[[Shapes], bool] | None = None
     reader: str = "layered:read_layers"
@@ -118,6 +137,7 @@ class Dialect:
     volume: str | None = None
     sound: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    on_request: bool = False
 
     def fits(self, shapes: Shapes, scalars: Iterable[str] = ()) -> bool:
         """Say whether a file with these tensors, and plain values of these names, is of this code base."""
@@ -139,7 +159,7 @@ DIALECTS = {
     for dialect in (
         Dialect(
             "hypernetwork", "github.com/vsitzmann/siren: hypernetworks, neural processes", reader="layered:refuse_hypernetwork",
-            marks=(r"(?:.*\.)?hypo_net\..*",),
+            marks=(r"(?:.*\.)?(?:hypo_net\..*|nets\.\d+\.net\.\d+\.0\.weight)",),
         ),
         Dialect(
             "vsitzmann", "github.com/vsitzmann/siren, DeepReach",
@@ -152,13 +172,14 @@ DIALECTS = {
             sound=(("omega_0", 3000.0),),
         ),
         Dialect(
-            "coin", "github.com/EmilienDupont/coin", LayerNames(r"net\.(\d+)\.linear", r"last_layer\.linear"), ranges=_UNIT,
+            "coin", "github.com/EmilienDupont/coin", LayerNames(r"net\.(\d+)\.linear", r"last_layer\.linear", bare=True),
+            ranges=_UNIT,
             notes=("its decoder clamps the values to [0, 1]: open with final=clamp for the same",),
         ),
         Dialect(
             "lucidrains", "github.com/lucidrains/siren-pytorch",
             LayerNames(r"(?:net\.)?layers\.(\d+)", r"(?:net\.)?last_layer",
-                       others=r"grid|modulator\.layers\.\d+\.0\.(?:weight|bias)"),
+                       others=r"grid|modulator\.layers\.\d+\.0\.(?:weight|bias)", bare=True),
             reader="modulated:read_lucidrains", hidden_omega=1.0, ranges=_UNIT,
         ),
         Dialect(
@@ -171,8 +192,8 @@ DIALECTS = {
         ),
         Dialect(
             "dws", "github.com/AvivNavon/DWSNets, neural-graphs, ScaleGMN",
-            LayerNames(r"seq\.(\d+)", others=r"seq\.0\.b|coef|x|y", starts=(0, 1), wide=True), offset=0.5, axes=("x", "y"),
-            ranges=_UNIT,
+            LayerNames(r"seq\.(\d+)", others=r"seq\.0\.b|coef|x|y|layers\.\d+\.(?:weight|bias|b)", starts=(0, 1), wide=True),
+            offset=0.5, axes=("x", "y"), ranges=_UNIT,
         ),
         Dialect(
             "functa", "github.com/google-deepmind/functa", reader="modulated:read_functa",
@@ -203,6 +224,7 @@ DIALECTS = {
             activation="relu", final="tanh", volume="sdf", notes=("the shape fits a ball of radius 0.9",),
         ),
         Dialect("plain", "nn.Sequential of linear layers", LayerNames(r"(?:(?:net|layers|network)\.)?(\d+)"), volume="sdf"),
+        Dialect("ordered", "linear layers of any names, in the order of the file", OrderedNames(), volume="sdf", on_request=True),
     )
 }  # fmt: skip
 
@@ -213,4 +235,5 @@ def detect(shapes: Shapes, scalars: Iterable[str] = ()) -> Dialect | None:
     >>> detect({"seq.0.weight": (32, 2), "seq.0.bias": (32,), "seq.1.weight": (1, 32), "seq.1.bias": (1,)}).name
     'dws'
     """
-    return next((dialect for dialect in DIALECTS.values() if dialect.fits(shapes, scalars)), None)
+    known = (dialect for dialect in DIALECTS.values() if not dialect.on_request)
+    return next((dialect for dialect in known if dialect.fits(shapes, scalars)), None)

@@ -77,7 +77,8 @@ def _dialect(name: str | None, shapes: dict[str, tuple[int, ...]], probe: Probe)
         if found is None:
             raise errors.CannotOpen(
                 f"its tensors ({shown}, ...) fit none of the dialects {', '.join(DIALECTS)}; "
-                "rename them to net.0.weight, net.0.bias, ... or save the bare state dict of the network."
+                "open with dialect=ordered where they are linear layers in the order of evaluation, or rename them to "
+                "net.0.weight, net.0.bias, ..., or save the bare state dict of the network."
             )
         return found
     if name not in DIALECTS:
@@ -95,12 +96,13 @@ def _assemble(parts: Parts, source: Source) -> SirenField:
     check_chain(parts.layers)
     channels = parts.layers[-1][0].shape[0]
     activation = parts.activation if parts.activation and told.activation is None else None
-    activation = activation or assume.choose("activation", told.activation, spoken.activation, kind=str)
+    usual = "relu" if parts.encoding and spoken.name == "vsitzmann" else spoken.activation  # as its training scripts have it
+    activation = activation or assume.choose("activation", told.activation, usual, kind=str)
     if activation not in ACTIVATIONS:
         raise errors.unknown_name("activation", activation, ACTIVATIONS)
     omega_0, hidden_omega = _frequencies(parts, source) if activation == "sine" else (30.0, 30.0)
     ending = spoken.final if parts.has_readout else "sine" if activation == "sine" else activation
-    final = assume.choose("final", told.final, ending, kind=str)
+    final = parts.final or assume.choose("final", told.final, ending, kind=str)
     if final not in FINALS:
         raise errors.unknown_name("final activation", final, FINALS)
     domain = _domain(source, dim)

@@ -9,22 +9,42 @@ from torch import Tensor
 
 from inrbridge import errors
 from inrbridge_siren.dialects import MOST_COORDINATES
+from inrbridge_siren.field import ACTIVATIONS, FINALS
 from inrbridge_siren.source import Layer, Parts, Source
 
 _ENCODINGS = ("none", "nerf", "positional")
 _SIGMA = 10.0  # of the positional encoding of DWSNets
+_MOST_OCTAVES = {3: 10, 2: 12, 1: 16}  # of vsitzmann/siren: ten in space, else as many as the samples resolve
+_WIDEST_SINE = 4.0  # a first sine layer starts with |W| fan_in below 1, a layer before a ReLU far above
 
 
 def read_layers(source: Source) -> Parts:
     """Collect the layers of a dialect that names them, one network out of a stack of them."""
     layers = source.dialect.layers
     pairs, has_readout = layers.pairs(source.shapes)
-    chosen, label = _select(source, [(source.tensors[weight], source.tensors[bias]) for weight, bias in pairs])
+    chosen, label = _select(source, [_layer(source, weight, bias) for weight, bias in pairs])
     parts = Parts(chosen, has_readout, omegas=source.omegas(len(pairs) - has_readout), label=label)
+    _add_activations(source, parts, pairs[-1][0].removesuffix(".weight"))
     _add_encoding(source, parts, starts_late=layers.number(pairs[0][0]) > 0)
     if source.dialect.name == "explore" and parts.layers[-1][0].shape[0] == 1 and parts.coordinates == 2:
         source.assume.note("one gray channel; DI-net repeats it three times when it reads such a file")
     return parts
+
+
+def _layer(source: Source, weight: str, bias: str | None) -> Layer:
+    matrix = source.tensors[weight]
+    return matrix, source.tensors[bias] if bias else matrix.new_zeros(matrix.shape[:-1])
+
+
+def _add_activations(source: Source, parts: Parts, readout: str) -> None:
+    """Take the activations that the modules of a pickled file tell, and write them down."""
+    between, after = source.activations(readout)
+    if between in ACTIVATIONS and source.told.activation is None:
+        parts.activation = between
+        source.assume.note(f"activation = {between} (told by the modules of the file)")
+    if after in FINALS and source.told.final is None:
+        parts.final = after
+        source.assume.note(f"final = {after} (told by the modules of the file)")
 
 
 def refuse_hypernetwork(source: Source) -> Parts:
@@ -72,13 +92,14 @@ def _add_encoding(source: Source, parts: Parts, starts_late: bool) -> None:
         parts.dim, parts.features = dim, {"frequencies": frequencies}
         parts.encoding = {"encoding": "waves", "features": m, "angle": 2 * math.pi, "raw": False}
         return
-    guessed = "positional" if starts_late else "nerf" if first.shape[1] > MOST_COORDINATES else "none"
+    is_wide = first.shape[1] > MOST_COORDINATES
+    guessed = "positional" if starts_late else "nerf" if is_wide and (source.told.dim or _reads_octaves(first)) else "none"
     kind = source.assume.choose("encoding", told, guessed, kind=str) if guessed != "none" or told else "none"
     if kind == "nerf":
         _add_octaves(source, parts)
     elif kind == "positional":
         _add_positional(source, parts)
-    elif first.shape[1] > MOST_COORDINATES:
+    elif is_wide and told is None and source.dialect.name != "vsitzmann":
         raise errors.CannotOpen(f"its first layer takes {first.shape[1]} inputs, too many for coordinates; tell its encoding.")
 
 
@@ -91,8 +112,7 @@ def _add_octaves(source: Source, parts: Parts) -> None:
     """`mode="nerf"` of vsitzmann/siren: x, then for each octave i and coordinate j: sin(2^i pi x_j), cos(2^i pi x_j)."""
     weight, bias = parts.layers[0]
     width = weight.shape[1]
-    # in space it always has ten octaves; on images an even number of columns follows the two coordinates
-    fitting = [d for d in (3, 2, 1) if width > d and (width - d) % (2 * d) == 0 and (d != 3 or (width - 3) // 6 == 10)]
+    fitting = _octave_dims(width)
     dim = source.assume.choose("dim", source.told.dim, fitting[0] if fitting else 2, kind=int)
     octaves = (width - dim) // (2 * dim) if dim > 0 else 0
     if octaves < 1:
@@ -104,6 +124,17 @@ def _add_octaves(source: Source, parts: Parts) -> None:
     frequencies = torch.cat([value * torch.eye(dim, dtype=torch.float64) for value in scale])  # octave major
     parts.dim, parts.features = dim, {"frequencies": frequencies.to(weight.dtype)}
     parts.encoding = {"encoding": "waves", "features": dim * octaves, "angle": 1.0, "raw": True}
+
+
+def _octave_dims(width: int) -> list[int]:
+    """Return the numbers of coordinates whose octaves, and they themselves, make up so many columns, the likeliest first."""
+    counts = {dim: (width - dim) / (2 * dim) for dim in _MOST_OCTAVES}
+    return [dim for dim, count in counts.items() if count in range(10 if dim == 3 else 1, _MOST_OCTAVES[dim] + 1)]
+
+
+def _reads_octaves(first: Tensor) -> bool:
+    """Say whether a wide first layer reads octaves; else it reads the coordinates of a state space, as DeepReach's do."""
+    return bool(_octave_dims(first.shape[1])) and float(first.abs().max()) * first.shape[1] > _WIDEST_SINE
 
 
 def _add_positional(source: Source, parts: Parts) -> None:

@@ -116,6 +116,25 @@ class Source:
                 return [first] + [hidden] * (sines - 1)
         return None
 
+    def activations(self, readout: str) -> tuple[str | None, str | None]:
+        """Return what stands between the layers, and after the layer `readout`, by the modules of a pickled file.
+
+        None where the file names no modules of PyTorch there, or between the layers several kinds of them.
+        """
+        kinds = {
+            name.removesuffix(".__class__"): str(value).removeprefix(_MODULES).lower()
+            for name, value in self.scalars.items() if name.endswith(".__class__") and str(value).startswith(_MODULES)
+        }  # fmt: skip
+        holder, _, last = readout.rpartition(".")
+        inside = holder if last == "linear" else readout
+        following = f"{holder}.{int(last) + 1}".removeprefix(".") if last.isdigit() else None
+        ends = [name for name in kinds if name.startswith(f"{inside}.") or name == following]
+        between = {kind for name, kind in kinds.items() if name not in ends}
+        return between.pop() if len(between) == 1 else None, kinds[ends[0]] if len(ends) == 1 else None
+
+
+_MODULES = "torch.nn.modules.activation."
+
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < abs(value) < 1e6
@@ -126,7 +145,7 @@ class Parts:
     """What a reader found: linear layers in the order of evaluation, and what comes before and after them.
 
     `dim` coordinates enter, through the `encoding` (options of `build`) with its tensors `features` where there is one. Without a
-    readout the last layer ends in a sine. `activation` and `omegas` are what the file itself tells, `label` the class it tells.
+    readout the last layer ends in a sine. `activation`, `final`, `omegas` and `label` (the class) are what the file itself tells.
     `is_modulated`: the weights are no longer those that were trained.
     """
 
@@ -136,6 +155,7 @@ class Parts:
     encoding: dict = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     activation: str | None = None
+    final: str | None = None
     omegas: list[float] | None = None
     label: int | None = None
     is_modulated: bool = False
