@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrbridge import Domain, errors
-from inrbridge_fourier.evaluation import batched_linear, in_chunks, meaning, to_unit, unset_linear
+from inrbridge import Domain, batched, errors
+from inrbridge_fourier.evaluation import in_chunks, meaning, to_unit
 
 ACTIVATIONS = {
     "relu": torch.relu_,  # in place: what a linear layer gives is needed no more
@@ -64,7 +64,7 @@ class FourierField(nn.Module):
                 raise errors.unknown_name(kind, name, known)
         self.register_buffer("frequencies", torch.empty(features, domain.dim))
         fan_ins = [2 * features + raw * domain.dim, *(size + (i in self.skips) * domain.dim for i, size in enumerate(hidden, 1))]
-        self.layers = nn.ModuleList(unset_linear(a, b) for a, b in zip(fan_ins, (*hidden, channels), strict=True))
+        self.layers = nn.ModuleList(batched.unset_linear(a, b) for a, b in zip(fan_ins, (*hidden, channels), strict=True))
 
     @property
     def architecture(self) -> dict:
@@ -113,7 +113,7 @@ class FourierField(nn.Module):
 
         def evaluate(x: Tensor, states: Mapping[str, Tensor]) -> Tensor:
             pairs = [(states[f"layers.{i}.weight"], states[f"layers.{i}.bias"]) for i in range(len(self.layers))]
-            return self._evaluate(x, states["frequencies"], pairs, batched_linear)
+            return self._evaluate(x, states["frequencies"], pairs, batched.linear)
 
         return in_chunks(evaluate, states, x, max(2 * self.features, *self.hidden)).to(coords.dtype)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from inrbridge import Assumptions, Box, Probe, errors, read_tensors
-from inrbridge_siren.dialects import DIALECTS, Dialect, detect
+from inrbridge import Assumptions, Box, Probe, errors, foreign, read_tensors
+from inrbridge_siren.dialects import DIALECTS, detect
 from inrbridge_siren.field import ACTIVATIONS, FINALS, SirenField
 from inrbridge_siren.source import Parts, Source, Told, check_chain
 
@@ -51,7 +51,12 @@ def count_networks(probe: Probe) -> int:
 def _read(path: Path, dialect: str | None) -> Source:
     probe = Probe(path)
     tensors = read_tensors(path)
-    spoken = _dialect(dialect, {name: tuple(value.shape) for name, value in tensors.items()}, probe)
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    spoken = foreign.choose_dialect(
+        dialect, DIALECTS, detect(shapes, probe.scalars), lambda one: one.fits(shapes, probe.scalars), shapes,
+        "open with dialect=ordered where they are linear layers in the order of evaluation, or rename them to "
+        "net.0.weight, net.0.bias, ..., or save the bare state dict of the network.",
+    )  # fmt: skip
     return Source(probe.path, tensors, probe.scalars, probe.sidecar, probe.sidecar_name, spoken, Assumptions(spoken.name), Told())
 
 
@@ -60,35 +65,10 @@ def _build(read: Source, is_detected: bool, told: Told) -> SirenField:
     source = dataclasses.replace(read, told=told, assume=Assumptions(spoken.name))
     if is_detected:
         source.assume.note(f"dialect = {spoken.name} (by the names of the tensors)")
-    try:
+    with foreign.fitting_together(not is_detected or told != Told()):
         module, function = spoken.reader.split(":")
         parts = getattr(importlib.import_module(f"inrbridge_siren.{module}"), function)(source)
         return _assemble(parts, source)
-    except errors.InrBridgeError:
-        raise
-    except (ValueError, ArithmeticError, LookupError, RuntimeError, TypeError, AttributeError, OSError) as error:
-        raise errors.CannotOpen(f"its contents do not fit together ({type(error).__name__}: {error}).") from error
-
-
-def _dialect(name: str | None, shapes: dict[str, tuple[int, ...]], probe: Probe) -> Dialect:
-    shown = ", ".join(list(shapes)[:4])
-    if name is None:
-        found = detect(shapes, probe.scalars)
-        if found is None:
-            raise errors.CannotOpen(
-                f"its tensors ({shown}, ...) fit none of the dialects {', '.join(DIALECTS)}; "
-                "open with dialect=ordered where they are linear layers in the order of evaluation, or rename them to "
-                "net.0.weight, net.0.bias, ..., or save the bare state dict of the network."
-            )
-        return found
-    if name not in DIALECTS:
-        raise errors.unknown_name("dialect", name, DIALECTS)
-    if not DIALECTS[name].fits(shapes, probe.scalars):
-        raise errors.CannotOpen(
-            f'its tensors ({shown}, ...) do not fit dialect "{name}" ({DIALECTS[name].source}); '
-            "leave the dialect out to have it found."
-        )
-    return DIALECTS[name]
 
 
 def _assemble(parts: Parts, source: Source) -> SirenField:
@@ -166,10 +146,7 @@ def _domain(source: Source, dim: int) -> Box:
         source.assume.note(f"domain = [{low:g}, {high:g}]^{dim} (default of dialect {spoken.name})")
         if spoken.name == "coin":
             source.assume.note("on a picture that is not square COIN's columns leave [-1, 1]: tell size=[rows, columns]")
-    corners = [_corner(value, default, dim) for value, default in ((told.low, low), (given, high))]
-    if not all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(*corners, strict=True)):
-        raise errors.ConfigError(f"Got a domain from {corners[0]} to {corners[1]}, expected low < high.")
-    return Box(*corners)
+    return foreign.told_box(told.low, given, [low] * dim, [high] * dim)
 
 
 def _coin_corner(size: Sequence[int]) -> tuple[float, float]:
@@ -181,19 +158,6 @@ def _coin_corner(size: Sequence[int]) -> tuple[float, float]:
     if rows < 2 or columns < 2:
         raise errors.ConfigError(f"Got size = {size!r}, expected at least two rows and columns.")
     return 1.0, 2 * (columns - 1) / (rows - 1) - 1
-
-
-def _corner(given: float | Sequence[float] | None, default: float, dim: int) -> tuple[float, ...]:
-    given = default if given is None else given
-    try:
-        corner = (float(given),) * dim if isinstance(given, int | float) else tuple(float(value) for value in given)
-    except (TypeError, ValueError) as error:
-        raise errors.ConfigError(f"Got {given!r} as a corner of the domain, expected numbers.") from error
-    if len(corner) != dim:
-        raise errors.ShapeMismatch(
-            f"Got a corner {corner} of the domain, expected {dim} numbers: the network takes {dim} coordinates."
-        )
-    return corner
 
 
 def _as_image(parts: Parts, axes: Sequence[str] | None, ranges: Sequence | None, final: str):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inrbridge import Assumptions, errors
+from inrbridge.foreign import real_tensor
 from inrbridge_siren.dialects import Dialect
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in), bias (out,)
@@ -68,17 +69,7 @@ class Source:
         Raises:
             CannotOpen: it is absent, or of another shape or kind.
         """
-        found = self.tensors.get(name)
-        if found is None:
-            raise errors.CannotOpen(f'it has no tensor "{name}"; was only a part of the network saved?')
-        fits = len(shape) == found.ndim and all(a in (None, b) for a, b in zip(shape, found.shape, strict=True))
-        if not fits or not found.is_floating_point() or found.layout != torch.strided:
-            wanted = " x ".join("any" if size is None else str(size) for size in shape)
-            raise errors.CannotOpen(
-                f'its tensor "{name}" is {found.dtype} of shape {tuple(found.shape)}, expected floating-point numbers of shape '
-                f"{wanted}."
-            )
-        return found.to(torch.float64 if found.dtype == torch.float64 else torch.float32)
+        return real_tensor(self.tensors, name, *shape)
 
     def find(self, pattern: str) -> Iterator[re.Match]:
         """Yield the matches of a pattern with whole names of tensors, wherever these are wrapped."""
