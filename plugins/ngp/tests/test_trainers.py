@@ -287,6 +287,9 @@ def test_hashnerf(fine, slow, tmp_path):
     assert largest(values(field, x, d), truth) < 1e-4
     assert not any("does not tell the box" in sentence for sentence in field.assumed)
     assert any("does not tell the box" in sentence for sentence in NgpFormat().open(path).assumed)
+    (tmp_path / "args.txt").write_text("expname = lego\nfinest_res = 100\n")
+    beside = NgpFormat().open(path)
+    assert beside.grid.resolutions == [16, 29, 54, 100] and "finest = 100 (args.txt)" in beside.assumed
 
 
 # nerf2vec, GMNeRF
