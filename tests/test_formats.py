@@ -86,7 +86,7 @@ def test_arrays_of_npz_and_npy_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("head", "magic"),
     [
-        (gzip.compress(b"x"), "gzip"), (b"\x89HDF\r\n\x1a\n", "hdf5"), (b"\x83\xa1a\x01", "msgpack"),
+        (gzip.compress(b"x", mtime=0), "gzip"), (b"\x89HDF\r\n\x1a\n", "hdf5"), (b"\x83\xa1a\x01", "msgpack"),
         (b"\xde\x00\x10", "msgpack"), (b"\x80\x04\x95abc", "pickle"), (b"hello", "unknown"), (b"", "unknown"),
     ],
 )  # fmt: skip

@@ -1,8 +1,6 @@
 """Checkpoints of other code bases: layouts, encodings, frequencies and options, by files made here and by slow twins."""
 
 import math
-import sys
-import types
 
 import pytest
 import torch
@@ -39,10 +37,9 @@ LAYOUTS = {
 @pytest.mark.parametrize("dialect", LAYOUTS)
 def test_layouts_under_their_wrappers(dialect, wrapper, tmp_path):
     state = network(LAYOUTS[dialect])
+    content = {wrapper: state} if wrapper else state
     if wrapper == "module.":
         content = {wrapper + name: value for name, value in state.items()}
-    else:
-        content = {wrapper: state} if wrapper else state
     torch.save(content, tmp_path / "net.pt")
     field = SirenFormat().open(tmp_path / "net.pt")
     assert field.assumed[0].startswith(f"dialect = {dialect} ")
@@ -320,47 +317,6 @@ def test_values_far_outside_hint_at_a_sigmoid(final, tmp_path):
     assert any("final=sigmoid" in text for text in field.assumed) == (final == "sigmoid")
     assert any("3 rows and 5 columns" in text for text in field.assumed)
     assert not any("final=sigmoid" in text for text in SirenFormat().open(tmp_path / "net.pt", final="sigmoid").assumed)
-
-
-@pytest.fixture
-def strangers(monkeypatch):
-    """A module whose classes a file refers to, gone when the file is opened."""
-    module = types.ModuleType("strangers")
-
-    class SineLayer(torch.nn.Module):
-        def __init__(self, fan_in, fan_out, omega):
-            super().__init__()
-            self.omega_0, self.linear = omega, torch.nn.Linear(fan_in, fan_out)
-
-    class Siren(torch.nn.Module):
-        def __init__(self, omegas):
-            super().__init__()
-            sizes = [3] + [6] * len(omegas)
-            layers = [SineLayer(sizes[i], sizes[i + 1], omega) for i, omega in enumerate(omegas)]
-            self.net = torch.nn.Sequential(*layers, torch.nn.Linear(6, 1))
-
-    for one in (SineLayer, Siren):
-        one.__module__, one.__qualname__ = "strangers", one.__name__
-        setattr(module, one.__name__, one)
-    monkeypatch.setitem(sys.modules, "strangers", module)
-    return module
-
-
-@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-@pytest.mark.parametrize("omegas", [[50, 50], [40, 10, 20, 10]])
-@pytest.mark.parametrize("new", [True, False])
-def test_pickled_modules_tell_their_frequencies(omegas, new, strangers, monkeypatch, tmp_path):
-    torch.manual_seed(0)
-    module = strangers.Siren(omegas)
-    torch.save(module, tmp_path / "net.pt", _use_new_zipfile_serialization=new)
-    monkeypatch.delitem(sys.modules, "strangers")
-    field, x = open_field(tmp_path / "net.pt"), points(3)
-    assert field.omega_0 == omegas[0] and field.hidden_omega == omegas[1]
-    assert any("frequencies are those of the file's modules" in text for text in field.assumed)
-    values = field(x)
-    for omega, layer in zip(omegas, module.net, strict=False):
-        x = torch.sin(omega * layer.linear(x))
-    assert torch.allclose(values, module.net[-1](x), atol=1e-5)
 
 
 def test_a_configuration_beside_the_file_tells_the_frequencies(tmp_path):

@@ -1,6 +1,8 @@
 """Files that strangers have: without biases, of many coordinates, of modules that tell their activations, of other names."""
 
 import math
+import sys
+import types
 from itertools import pairwise
 
 import pytest
@@ -9,7 +11,7 @@ from inrbridge_siren import SirenFormat
 from inrbridge_siren.dialects import detect
 from torch import nn
 
-from inrbridge import errors
+from inrbridge import errors, open_field
 
 
 def sines(layers, coords, omegas, final=lambda values: values):
@@ -80,3 +82,44 @@ def test_layers_of_any_names_open_on_request(tmp_path):
     field = SirenFormat().open(tmp_path / "net.pt", dialect="ordered", omega_0=1.0, hidden_omega=1.0)
     coords = torch.linspace(-math.pi, math.pi, 20)[:, None]
     assert torch.allclose(field(coords), sines(layers, coords, (1, 1)), atol=1e-6)
+
+
+@pytest.fixture
+def strangers(monkeypatch):
+    """A module whose classes a file refers to, gone when the file is opened."""
+    module = types.ModuleType("strangers")
+
+    class SineLayer(nn.Module):
+        def __init__(self, fan_in, fan_out, omega):
+            super().__init__()
+            self.omega_0, self.linear = omega, nn.Linear(fan_in, fan_out)
+
+    class Siren(nn.Module):
+        def __init__(self, omegas):
+            super().__init__()
+            sizes = [3] + [6] * len(omegas)
+            layers = [SineLayer(sizes[i], sizes[i + 1], omega) for i, omega in enumerate(omegas)]
+            self.net = nn.Sequential(*layers, nn.Linear(6, 1))
+
+    for one in (SineLayer, Siren):
+        one.__module__, one.__qualname__ = "strangers", one.__name__
+        setattr(module, one.__name__, one)
+    monkeypatch.setitem(sys.modules, "strangers", module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("omegas", [[50, 50], [40, 10, 20, 10]])
+@pytest.mark.parametrize("new", [True, False])
+def test_pickled_modules_tell_their_frequencies(omegas, new, strangers, monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    module = strangers.Siren(omegas)
+    torch.save(module, tmp_path / "net.pt", _use_new_zipfile_serialization=new)
+    monkeypatch.delitem(sys.modules, "strangers")
+    field, x = open_field(tmp_path / "net.pt"), torch.rand(20, 3, generator=torch.Generator().manual_seed(1))
+    assert field.omega_0 == omegas[0] and field.hidden_omega == omegas[1]
+    assert any("frequencies are those of the file's modules" in text for text in field.assumed)
+    values = field(x)
+    for omega, layer in zip(omegas, module.net, strict=False):
+        x = torch.sin(omega * layer.linear(x))
+    assert torch.allclose(values, module.net[-1](x), atol=1e-5)
