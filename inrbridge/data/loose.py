@@ -7,6 +7,7 @@ when it is asked for, so that a folder larger than the memory can be learnt from
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -117,7 +118,7 @@ class LooseFolder(FieldSet):
                 f"There is no store at {self.path} ({FILE} is missing), nor any file in it that a format opens"
                 f"{f' ({shorten(failed, 1)})' if failed else ''}; check the path, or make a store: inrbridge fit, inrbridge pack."
             )
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if twice:
             raise StoreError(f"Got several fields with the names {shorten(twice)}, expected one each; rename the files.")
 
