@@ -236,7 +236,10 @@ def test_impossible_fields_are_refused(options, channels):
 
 
 def test_the_page_of_the_plugin(monkeypatch, tmp_path):
-    page = Path(__file__).parents[1].joinpath("README.md").read_text()
+    place = Path(__file__).parents[1] / "README.md"
+    if not place.is_file():
+        pytest.skip("runs in a checkout: the page is not installed")
+    page = place.read_text(encoding="utf-8")
     assert INSTALL in page and all(f"| `{name}` |" in page for name in DIALECTS)
     (block,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
