@@ -198,3 +198,25 @@ def test_what_is_no_domain_is_refused(make, error):
 def test_damaged_descriptions_are_refused(config):
     with pytest.raises((ConfigError, ShapeMismatch), match=r"expected|cannot be read"):
         domain_from_config(config)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        Box((-1.0, 2.0), (3.0, 2.5)),
+        *(Ball((0.5,) * d, 2.0) for d in (1, 2, 3, 4)),
+        Sphere(2.0, (1.0, 0.0, -1.0)),
+        Torus((1.0, 3.0)),
+        Product(Box.unit(1), Sphere()),
+    ],
+    ids=str,
+)
+def test_the_map_from_the_cube_has_an_inverse(domain):
+    unit = torch.rand(500, domain.unit_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(domain.to_unit(domain.from_unit(unit)), unit, rtol=0, atol=1e-7)
+    assert domain.to_unit(torch.tensor([domain.from_unit(unit)[0].tolist()])).shape == (1, domain.unit_dim)
+
+
+def test_a_region_has_no_inverse_map():
+    with pytest.raises(ConfigError, match="can be inverted"):
+        Region(Box.unit(2), lambda x: x[..., 0] < 0.5).to_unit(torch.zeros(1, 2))

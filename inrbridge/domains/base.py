@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrbridge.errors import NotFinite, OutsideDomain, ShapeMismatch
+from inrbridge.errors import ConfigError, NotFinite, OutsideDomain, ShapeMismatch
 
 
 class Domain(ABC):
@@ -32,6 +32,12 @@ class Domain(ABC):
     @abstractmethod
     def from_unit(self, unit: Tensor) -> Tensor:
         """Map the unit cube onto the domain, volumes in proportion: (n, unit_dim) -> (n, d)."""
+
+    def to_unit(self, coords: Tensor) -> Tensor:
+        """Undo `from_unit`: points (..., d) of the domain to the unit cube (..., unit_dim); at a seam or pole, one of them."""
+        raise ConfigError(
+            f"Got {self}, expected a domain whose map from the unit cube can be inverted: a Box, Ball, Sphere, Torus or Product."
+        )
 
     @property
     def unit_dim(self) -> int:
@@ -128,6 +134,10 @@ class Box(Domain):
     def from_unit(self, unit):
         low = torch.as_tensor(self.low, dtype=unit.dtype, device=unit.device)
         return low + unit * torch.as_tensor(self.size, dtype=unit.dtype, device=unit.device)
+
+    def to_unit(self, coords):
+        low = torch.as_tensor(self.low, dtype=coords.dtype, device=coords.device)
+        return ((coords - low) / torch.as_tensor(self.size, dtype=coords.dtype, device=coords.device)).clamp(0, 1)
 
     def to_config(self):
         return {"type": "box", "low": list(self.low), "high": list(self.high)}

@@ -66,6 +66,9 @@ class Product(Domain):
         first, second = unit[..., : self.a.unit_dim], unit[..., self.a.unit_dim :]
         return torch.cat([self.a.from_unit(first), self.b.from_unit(second)], dim=-1)
 
+    def to_unit(self, coords):
+        return torch.cat([self.a.to_unit(coords[..., : self.a.dim]), self.b.to_unit(coords[..., self.a.dim :])], dim=-1)
+
     def to_config(self):
         return {"type": "product", "a": self.a.to_config(), "b": self.b.to_config()}
 

@@ -49,6 +49,13 @@ class Ball(Domain):
             return center + self.radius * (2 * unit - 1)
         return center + self.radius * unit[..., :1] ** (1.0 / self.dim) * _direction(unit[..., 1:])
 
+    def to_unit(self, coords):
+        offsets = coords - torch.as_tensor(self.center, dtype=coords.dtype, device=coords.device)
+        if self.dim == 1:
+            return ((offsets / self.radius + 1) / 2).clamp(0, 1)
+        share = (offsets.norm(dim=-1, keepdim=True) / self.radius).clamp(max=1) ** self.dim
+        return torch.cat([share, _angles(offsets)], dim=-1)
+
     def to_config(self):
         return {"type": "ball", "center": list(self.center), "radius": self.radius}
 
@@ -87,6 +94,9 @@ class Sphere(Domain):
     def from_unit(self, unit):
         return torch.as_tensor(self.center, dtype=unit.dtype, device=unit.device) + self.radius * _direction(unit)
 
+    def to_unit(self, coords):
+        return _angles(coords - torch.as_tensor(self.center, dtype=coords.dtype, device=coords.device))
+
     def to_config(self):
         return {"type": "sphere", "radius": self.radius, "center": list(self.center)}
 
@@ -123,6 +133,9 @@ class Torus(Domain):
     def from_unit(self, unit):
         return unit * torch.as_tensor(self.periods, dtype=unit.dtype, device=unit.device)
 
+    def to_unit(self, coords):
+        return (coords / torch.as_tensor(self.periods, dtype=coords.dtype, device=coords.device)).clamp(0, 1)
+
     def to_config(self):
         return {"type": "torus", "periods": list(self.periods)}
 
@@ -146,6 +159,18 @@ def _direction(unit: Tensor) -> Tensor:
     return torch.stack(first_two + components[::-1], dim=-1)
 
 
+def _angles(offsets: Tensor) -> Tensor:
+    """Undo `_direction`: offsets (..., d) of any length from the centre to the cube (..., d-1)."""
+    d = offsets.shape[-1]
+    lengths = offsets.square().cumsum(-1).sqrt()  # of the first 1, 2, ... components
+    shares = []
+    for a in range(d - 2):
+        cosine = offsets[..., d - 1 - a] / lengths[..., d - 1 - a].clamp(min=torch.finfo(offsets.dtype).tiny)
+        shares.append(_beta_probability((d - 1 - a) / 2, (1 - cosine).clamp(0, 2) / 2))
+    turn = torch.atan2(offsets[..., 1], offsets[..., 0]) / (2 * math.pi)
+    return torch.stack([*shares, torch.where(turn < 0, turn + 1, turn).clamp(0, 1)], dim=-1)
+
+
 def _beta_quantile(a: float, unit: Tensor) -> Tensor:
     """Invert the distribution function of Beta(a, a)."""
     if a == 1:
@@ -154,6 +179,15 @@ def _beta_quantile(a: float, unit: Tensor) -> Tensor:
 
     values = betaincinv(a, a, unit.detach().to("cpu", torch.float64).numpy())
     return torch.as_tensor(values).to(unit)
+
+
+def _beta_probability(a: float, value: Tensor) -> Tensor:
+    """Distribution function of Beta(a, a)."""
+    if a == 1:
+        return value
+    from scipy.special import betainc
+
+    return torch.as_tensor(betainc(a, a, value.detach().to("cpu", torch.float64).numpy())).to(value)
 
 
 def _distance(coords: Tensor, center: tuple[float, ...]) -> Tensor:
