@@ -41,14 +41,14 @@ class GlobalIntegral(nn.Module):
 
 
 class AdaptiveAvgPool(nn.Module):
-    """Average over each cell of a regular partition of a box (appendix C, "adaptive average pooling").
+    """Average over regions of equal measure that cover the domain, those of `Tokenize` (appendix C, "adaptive average pooling").
 
-    The output lives on the grid of the cells' centres, in row-major order, so that flattening it after moving the channels
-    first is flattening after `torch.nn.AdaptiveAvgPool1d/2d/3d`, which this equals on grids whose sides the cells divide.
-    A cell without points gives 0.
+    The output lives on the centres of the regions, of a box on a grid, in row-major order, so that flattening it after moving
+    the channels first is flattening after `torch.nn.AdaptiveAvgPool1d/2d/3d`, which this equals on grids whose sides the
+    cells divide. A cell without points gives 0.
 
     Args:
-        shape: cells along each axis.
+        shape: cells along each axis of the unit cube that maps onto the domain: of a box, its own axes.
     """
 
     def __init__(self, shape: int | tuple[int, ...]):
@@ -56,7 +56,7 @@ class AdaptiveAvgPool(nn.Module):
         self.shape = shape
 
     def forward(self, sampled: Sampled) -> Sampled:
-        dim = sampled.discretization.domain.dim
+        dim = sampled.discretization.domain.unit_dim
         shape = (self.shape,) * dim if isinstance(self.shape, int) else tuple(self.shape)
         stencil = build_stencil(Cells(shape), sampled.discretization)
         return Sampled(stencil.target, stencil.interpolate(sampled.values))

@@ -7,8 +7,9 @@ eq. 6-7), `Bins` (Voronoi cells of the kernel support, section 4.3), `Cells` (a 
 
 from inrbridge.stencils.bases import BSpline, Gaussian, Polynomial
 from inrbridge.stencils.borders import BORDERS
+from inrbridge.stencils.cells import Cells
 from inrbridge.stencils.nodes import kernel_nodes
-from inrbridge.stencils.rules import Bins, Cells, Quadrature, Reconstruct, build_stencil
+from inrbridge.stencils.rules import Bins, Quadrature, Reconstruct, build_stencil
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
 __all__ = ["BORDERS", "BSpline", "BinnedStencil", "Bins", "Cells", "Gaussian", "Polynomial", "Quadrature", "Reconstruct",

@@ -12,10 +12,10 @@ import torch
 from scipy.spatial import cKDTree
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Box
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
 from inrbridge.stencils.bases import Basis
 from inrbridge.stencils.borders import check_border, fold, ghosts, periods, shrink
+from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.nodes import Offsets, reach
 from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
@@ -63,13 +63,6 @@ class Bins:
         return unit * math.prod(self.half_width)
 
 
-@dataclass(frozen=True)
-class Cells:
-    """P[i, 0, j] = w_j / measure if x_j lies in cell i of a regular partition of a box into `shape` cells, row-major."""
-
-    shape: tuple[int, ...]
-
-
 Rule = Reconstruct | Quadrature | Bins | Cells
 
 
@@ -89,7 +82,7 @@ def build_stencil(rule: Rule, source: Discretization, target: Discretization | N
     key = ("stencil", rule, border, stride, None if target is None else id(target))
     if key not in source.cache:
         check_border(border, source.domain)
-        if source.domain.dim != source.domain.intrinsic_dim:
+        if source.domain.dim != source.domain.intrinsic_dim and not isinstance(rule, Cells):
             raise ShapeMismatch(f"Got a local layer on {source.domain}, expected a flat domain: a box, ball, torus or region.")
         builder = _BUILDERS[type(rule)]
         source.cache[key] = builder(rule, source, target, border, stride)
@@ -223,25 +216,7 @@ def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
 
 
 def _cells(rule: Cells, source, target, border, stride) -> Stencil:
-    low, high = (np.asarray(v) for v in source.domain.bounds)
-    shape = np.asarray(rule.shape)
-    size = (high - low) / shape
-    cell = np.clip(np.floor((_array(source.points) - low) / size), 0, shape - 1).astype(int)
-    row = np.ravel_multi_index(tuple(cell.T), rule.shape)
-    weights = _array(source.weights)
-    total = np.bincount(row, weights, minlength=math.prod(rule.shape))
-    if target is None:
-        target = _cell_centres(source, rule.shape)
-    return _stencil(target, len(source), 1, row, np.arange(len(row)), weights / total[row])
-
-
-def _cell_centres(source: Discretization, shape: tuple[int, ...]) -> Discretization:
-    """The tokens as a grid of points, one at the centre of each cell."""
-    from inrbridge.sampling import grid
-
-    if not isinstance(source.domain, Box):
-        raise ShapeMismatch(f"Got a partition into cells of {source.domain}, expected a Box.")
-    return grid(source.domain, shape, dtype=source.points.dtype, device=source.points.device)
+    return cell_stencil(rule, source, target)
 
 
 _BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells}
