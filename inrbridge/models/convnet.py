@@ -19,6 +19,7 @@ from inrbridge.nn import (
     GlobalIntegral,
     InstanceNorm,
     LayerNorm,
+    Resample,
     Sampled,
     Sequential,
 )
@@ -43,6 +44,8 @@ class ConvNet(INRNet):
         norm: "batch", "instance", "layer" or "none".
         dropout: share of channels dropped before the head.
         points: size of the net's own discretization; None: one point for each grid cell.
+        resample: whether the samples are first brought onto that discretization (`Resample`), so that all layers see the
+            same points whatever the field was sampled on; else every layer lives on the points that are given.
     """
 
     name = "convnet"
@@ -51,7 +54,7 @@ class ConvNet(INRNet):
                  strides: Sequence[int] | None = None, resolution: int = 32, kernel_size: int = 3, kernel: str = "reconstruct",
                  order: int = 2, neighbors: int | None = None, border: str = "zeros", norm: str = "batch",
                  activation: str = "relu", dropout: float = 0.0, points: int | None = None,
-                 generator: torch.Generator | None = None):  # fmt: skip
+                 resample: bool = False, generator: torch.Generator | None = None):  # fmt: skip
         strides = [1] * len(widths) if strides is None else list(strides)
         if len(strides) != len(widths):
             raise ConfigError(f"Got {len(widths)} widths and {len(strides)} strides, expected as many; give one stride a width.")
@@ -59,8 +62,9 @@ class ConvNet(INRNet):
             raise ConfigError(f'Got norm "{norm}", expected one of: {", ".join(_NORMS)}.')
         options = {"widths": list(widths), "strides": strides, "resolution": resolution, "kernel_size": kernel_size,
                    "kernel": kernel, "order": order, "neighbors": neighbors, "border": border, "norm": norm,
-                   "activation": activation, "dropout": dropout, "points": points}  # fmt: skip
+                   "activation": activation, "dropout": dropout, "points": points, "resample": resample}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
+        self.resample = Resample(self.own_discretization(), order, neighbors) if resample else nn.Identity()
         layers: list[nn.Module] = []
         times, channels = 1, in_channels
         for width, stride in zip(widths, strides, strict=True):
@@ -80,4 +84,4 @@ class ConvNet(INRNet):
         self.head = linear(channels, classes, generator)
 
     def compute(self, sampled: Sampled) -> Tensor:
-        return self.head(self.integral(self.dropout(self.trunk(sampled))))
+        return self.head(self.integral(self.dropout(self.trunk(self.resample(sampled)))))

@@ -11,6 +11,7 @@ from inrbridge.nn.conv import BasisConv, Conv, MLPConv
 from inrbridge.nn.dropout import Dropout, PointDropout, use_generator
 from inrbridge.nn.linear import Activation, Linear, PositionalEncoding
 from inrbridge.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from inrbridge.nn.own_points import Resample
 from inrbridge.nn.pooling import AdaptiveAvgPool, AvgPool, GlobalIntegral, LogMeanExpPool, MaxPool, NormPool
 from inrbridge.nn.resample import Downsample, Upsample
 from inrbridge.nn.residual import Residual, Sequential, add, concat
@@ -37,6 +38,7 @@ __all__ = [
     "NormPool",
     "PointDropout",
     "PositionalEncoding",
+    "Resample",
     "Residual",
     "Sampled",
     "Sequential",
