@@ -1,5 +1,6 @@
 """Floor 5: the layers of an INR-Net. Each maps Sampled to a new Sampled; its points may be any discretization of a domain."""
 
+from inrbridge.nn.attention import PointAttention
 from inrbridge.nn.bases import (
     LegendreBasis,
     ZernikeBasis,
@@ -16,6 +17,9 @@ from inrbridge.nn.pooling import AdaptiveAvgPool, AvgPool, GlobalIntegral, LogMe
 from inrbridge.nn.resample import Downsample, Upsample
 from inrbridge.nn.residual import Residual, Sequential, add, concat
 from inrbridge.nn.sampled import Sampled
+from inrbridge.nn.splines import SplineBasis
+from inrbridge.nn.tokens import Tokenize
+from inrbridge.nn.transformer import TransformerBlock
 
 __all__ = [
     "Activation",
@@ -36,12 +40,16 @@ __all__ = [
     "MLPConv",
     "MaxPool",
     "NormPool",
+    "PointAttention",
     "PointDropout",
     "PositionalEncoding",
     "Resample",
     "Residual",
     "Sampled",
     "Sequential",
+    "SplineBasis",
+    "Tokenize",
+    "TransformerBlock",
     "Upsample",
     "ZernikeBasis",
     "add",
