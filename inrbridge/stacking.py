@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -191,19 +192,21 @@ class FieldStack:
         transforms, module = _unwrap(group.template)
 
         def ask(points: Tensor) -> Tensor:
-            for transform in transforms:
-                points = transform.map_coords(points)
-            values = evaluate_states(module, states, points, memory=self.memory)
+            evaluate = partial(evaluate_states, module, states, memory=self.memory)
             for transform in reversed(transforms):
-                values = transform.map_values(values)
-            return values
+                evaluate = partial(transform.apply, evaluate)
+            return evaluate(points)
 
         expansion = math.prod(transform.expansion for transform in transforms)
-        if expansion == 1:
+        differentiated = sum(transform.derivatives for transform in transforms)
+        if expansion == 1 and not differentiated:
             return ask(coords)
-        # The points that stand for one, and their values, are held together before they are reduced.
-        numbers = expansion * len(group.positions) * (module.channels + module.domain.dim)
-        chunk = max(1, self.memory // (4 * numbers * coords.element_size()))
+        # The points that stand for one, and their values, are held together before they are reduced; a derivative holds
+        # the values of every layer, each further one those of the last backward pass too.
+        numbers = module.channels + module.domain.dim
+        if differentiated:
+            numbers += 4**differentiated * len(states) * _width(states)
+        chunk = max(1, self.memory // (4 * expansion * len(group.positions) * numbers * coords.element_size()))
         return torch.cat([ask(part) for part in coords.split(chunk, dim=-2)], dim=-2)
 
     def _ask_one(self, field: Field, coords: Tensor) -> Tensor:

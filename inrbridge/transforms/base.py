@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -33,7 +33,7 @@ class Transform(ABC):
     """A field seen through maps of its coordinates and values.
 
     `inner` is the field inside, `domain`, `channels` and `channel_names` describe the field outside. A transform that asks
-    the field at several points for each of its own says so by `expansion`.
+    the field at several points for each of its own says so by `expansion`; one that differentiates the field, by `derivatives`.
     """
 
     inner: Field
@@ -42,6 +42,7 @@ class Transform(ABC):
     channel_names: tuple[str, ...]
     channel_ranges: tuple[Range | None, ...]
     expansion: int = 1  # points of the inner field for each point of this one
+    derivatives: int = 0  # how often the inner field is differentiated: its layers stay in memory as long
 
     def __init__(self, inner: Field, domain: Domain, names: Sequence[str] | None = None, ranges: Sequence | None = None):
         self.inner, self.domain = inner, domain
@@ -66,10 +67,14 @@ class Transform(ABC):
         """Map values (..., n * expansion, c_inner) of the inner field to values (..., n, channels)."""
         return values
 
+    def apply(self, evaluate: Callable[[Tensor], Tensor], coords: Tensor) -> Tensor:
+        """Return this transform of whatever `evaluate` asks, one inner field or many at once, at coords (..., n, d)."""
+        return self.map_values(evaluate(self.map_coords(coords)))
+
     def __call__(self, coords: Tensor) -> Tensor:
         if self.expansion > 1 and coords.ndim == 1:  # a lone point has no axis along which its points could stand
             return self(coords[None])[0]
-        return self.map_values(self.inner(self.map_coords(coords)))
+        return self.apply(self.inner, coords)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"

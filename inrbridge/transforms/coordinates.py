@@ -12,6 +12,7 @@ from inrbridge.errors import CannotAlign, NotFinite, OutsideDomain, ShapeMismatc
 from inrbridge.field import Field
 from inrbridge.transforms.base import Matrix, Transform
 from inrbridge.transforms.directions import has_directions
+from inrbridge.transforms.returning import check_border, returned
 
 
 class AffineField(Transform):
@@ -22,10 +23,15 @@ class AffineField(Transform):
         domain: where g lives, of dimension d.
         matrix: A, d_inner rows of d numbers; any slice, rotation or scaling.
         offset: t, d_inner numbers.
+        border: what becomes of A x + t outside the domain of f: "clamp", "reflect" or "circular" (`transforms.returning`);
+            None leaves it there, for maps that stay inside.
     """
 
-    def __init__(self, inner: Field, domain: Domain, matrix: Matrix, offset: Sequence[float]):
+    def __init__(self, inner: Field, domain: Domain, matrix: Matrix, offset: Sequence[float], border: str | None = None):
         super().__init__(inner, domain)
+        if border is not None:
+            check_border(border, inner.domain)
+        self.border = border
         self.matrix = tuple(tuple(float(v) for v in row) for row in matrix)
         self.offset = tuple(float(v) for v in offset)
         rows, columns = inner.domain.dim, domain.dim
@@ -42,16 +48,18 @@ class AffineField(Transform):
 
     @property
     def signature(self):
-        return "affine", self.domain, self.matrix, self.offset
+        return "affine", self.domain, self.matrix, self.offset, self.border
 
     def around(self, inner):
-        return AffineField(inner, self.domain, self.matrix, self.offset)
+        return AffineField(inner, self.domain, self.matrix, self.offset, self.border)
 
     def map_coords(self, coords):
         offset = coords.new_tensor(self.offset)
         if self._diagonal is not None:
-            return coords * coords.new_tensor(self._diagonal) + offset
-        return coords @ coords.new_tensor(self.matrix).T + offset
+            moved = coords * coords.new_tensor(self._diagonal) + offset
+        else:
+            moved = coords @ coords.new_tensor(self.matrix).T + offset
+        return moved if self.border is None else returned(moved, self.inner.domain, self.border)
 
 
 def rescale(field: Field, domain: Domain) -> Field:
