@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from inrbridge.models import build_model
+from inrbridge.sampling.fixed import named_sampler
 from inrbridge.training.augmenting import check_augment
 from inrbridge.training.config import TrainConfig
 from inrbridge.training.distributed import choose_device
 from inrbridge.training.evaluating import check_measurable
-from inrbridge.training.points import named_sampler
 from inrbridge.training.run_folder import datasets_of
 from inrbridge.training.seeding import generator
 from inrbridge.training.tasks import get_task

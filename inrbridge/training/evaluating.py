@@ -16,9 +16,9 @@ from inrbridge.data import FieldDataset
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ConfigError, StoreError
 from inrbridge.nn.sampled import Sampled
+from inrbridge.sampling.fixed import fixed_points
 from inrbridge.training.distributed import World, processes
 from inrbridge.training.model_folder import Card, load_model
-from inrbridge.training.points import evaluation_points
 from inrbridge.training.tasks import Batch, Task, get_task
 
 DEFAULT_POINTS = {"sampler": "lattice", "n": 1024, "seed": 0}
@@ -50,7 +50,7 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
         dataset = open_dataset(dataset, card, split, formats)
         task_ = get_task(task or (card.task if card else "classification"))
         points = {**DEFAULT_POINTS, **(card.points if card else {}), **without_none(sampler=sampler, n=n, seed=seed)}
-        discretization = evaluation_points(dataset.domain, **points, device=world.device)
+        discretization = fixed_points(dataset.domain, **points, device=world.device)
         was_training = model.training
         model.to(world.device).eval()
         started = time.perf_counter()

@@ -20,6 +20,7 @@ from inrbridge.models import build_model
 from inrbridge.nn import use_generator
 from inrbridge.nn.sampled import Sampled
 from inrbridge.progress import Progress
+from inrbridge.sampling.fixed import fixed_points
 from inrbridge.training.augmenting import augmented, check_augment
 from inrbridge.training.checkpoint import load_step, save_step
 from inrbridge.training.config import RunConfig, TrainConfig, load_config
@@ -27,7 +28,7 @@ from inrbridge.training.distributed import World, processes
 from inrbridge.training.evaluating import check_measurable, measure
 from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
-from inrbridge.training.points import PointSource, SampleCache, evaluation_points
+from inrbridge.training.points import PointSource, SampleCache
 from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run, view_of
 from inrbridge.training.seeding import derive, generator
 from inrbridge.training.tasks import Batch, get_task
@@ -228,7 +229,7 @@ class _Run:
     def _measure(self) -> dict:
         if self.eval_set is None:
             return {}
-        discretization = evaluation_points(self.eval_set.domain, **self.eval_points, device=self.world.device)
+        discretization = fixed_points(self.eval_set.domain, **self.eval_points, device=self.world.device)
         self.model.eval()
         names = self.class_names if self.task.name == "classification" else None
         return measure(self.model, self.eval_set, self.task, discretization, self.config.data.batch_size, self.world, names)

@@ -6,8 +6,6 @@ field is evaluated once per discretization and not once per epoch.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +13,7 @@ from torch import Tensor
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
-from inrbridge.errors import ConfigError
-from inrbridge.sampling import get_sampler, sampler_names
+from inrbridge.sampling.fixed import named_sampler
 from inrbridge.training.config import PointsConfig
 from inrbridge.training.seeding import generator
 
@@ -107,30 +104,3 @@ class SampleCache:
         self._values[draw.pooled] = torch.empty(shape, dtype=points.dtype, device=self.device)
         self._known[draw.pooled] = torch.zeros(-(-len(self.dataset) // BLOCK), dtype=torch.bool)
         return True
-
-
-def named_sampler(name: str) -> Callable[..., Discretization]:
-    """Return a sampler that needs a name and a number of points alone.
-
-    Raises:
-        UnknownName: there is none of this name.
-        ConfigError: it needs what a configuration cannot say, such as a density.
-    """
-    sampler = get_sampler(name)
-    if not _needs_only_a_count(sampler):
-        usable = ", ".join(other for other in sampler_names() if _needs_only_a_count(get_sampler(other)))
-        raise ConfigError(
-            f'Got the sampler "{name}", which needs more than a number of points, expected one of: {usable}; in Python, pass '
-            "your own discretization to the net."
-        )
-    return sampler
-
-
-def _needs_only_a_count(sampler: Callable) -> bool:
-    required = [p.name for p in inspect.signature(sampler).parameters.values() if p.default is inspect.Parameter.empty]
-    return required == ["domain", "n"]
-
-
-def evaluation_points(domain: Domain, sampler: str, n: int, seed: int, device: torch.device | str = "cpu") -> Discretization:
-    """Return the fixed points of an evaluation: the same for the same (sampler, n, seed)."""
-    return named_sampler(sampler)(domain, n, torch.Generator().manual_seed(seed), device=device)

@@ -14,11 +14,11 @@ from inrbridge.data.view import View
 from inrbridge.errors import ConfigError, InrBridgeError
 from inrbridge.field import Field
 from inrbridge.nn.sampled import Sampled
+from inrbridge.sampling.fixed import fixed_points
 from inrbridge.stacking import FieldStack, stack
 from inrbridge.training.distributed import choose_device
 from inrbridge.training.evaluating import DEFAULT_POINTS, check_batch_size, net_on, without_none
 from inrbridge.training.model_folder import Card
-from inrbridge.training.points import evaluation_points
 from inrbridge.training.tasks import get_task
 
 
@@ -50,7 +50,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
     items = list(_opened_or_not([fields] if is_one else fields, format))
     place = choose_device(device)
     points = {**DEFAULT_POINTS, **card.points, **without_none(sampler=sampler, n=n, seed=seed)}
-    discretization = evaluation_points(card.domain, **points, device=place)
+    discretization = fixed_points(card.domain, **points, device=place)
     answers: list[dict] = [{"path": str(item) if isinstance(item, Entry) else None} for item in items]
     task = get_task(card.task)
     was_training = model.training

@@ -7,9 +7,10 @@ from fake_training import MemoryDataset, striped
 from inrbridge import Box, Sphere, stack
 from inrbridge.errors import ConfigError, UnknownName
 from inrbridge.sampling import lattice
+from inrbridge.sampling.fixed import fixed_points
 from inrbridge.training.augmenting import augmented, check_augment
 from inrbridge.training.config import AugmentConfig, PointsConfig
-from inrbridge.training.points import PointSource, SampleCache, evaluation_points
+from inrbridge.training.points import PointSource, SampleCache
 from inrbridge.training.seeding import generator
 
 BOX = Box.centered(2)
@@ -62,7 +63,7 @@ def test_the_cache_keeps_to_its_budget():
 
 
 def test_evaluation_points_are_fixed_by_sampler_n_and_seed():
-    first, second, other = (evaluation_points(BOX, "sobol", 32, seed) for seed in (3, 3, 4))
+    first, second, other = (fixed_points(BOX, "sobol", 32, seed) for seed in (3, 3, 4))
     assert torch.equal(first.points, second.points) and not torch.equal(first.points, other.points)
 
 

@@ -1,0 +1,40 @@
+"""Floor 4: points that can be written down and made again: the name of a sampler, a number, a seed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+
+from inrbridge.discretization import Discretization
+from inrbridge.domains import Domain
+from inrbridge.errors import ConfigError
+from inrbridge.sampling import get_sampler, sampler_names
+
+
+def named_sampler(name: str) -> Callable[..., Discretization]:
+    """Return a sampler that needs a name and a number of points alone.
+
+    Raises:
+        UnknownName: there is none of this name.
+        ConfigError: it needs what a configuration cannot say, such as a density.
+    """
+    sampler = get_sampler(name)
+    if not _needs_only_a_count(sampler):
+        usable = ", ".join(other for other in sampler_names() if _needs_only_a_count(get_sampler(other)))
+        raise ConfigError(
+            f'Got the sampler "{name}", which needs more than a number of points, expected one of: {usable}; in Python, pass '
+            "your own discretization to the net."
+        )
+    return sampler
+
+
+def _needs_only_a_count(sampler: Callable) -> bool:
+    required = [p.name for p in inspect.signature(sampler).parameters.values() if p.default is inspect.Parameter.empty]
+    return required == ["domain", "n"]
+
+
+def fixed_points(domain: Domain, sampler: str, n: int, seed: int, device: torch.device | str = "cpu") -> Discretization:
+    """Return the discretization of (sampler, n, seed): the same whenever it is asked for."""
+    return named_sampler(sampler)(domain, n, torch.Generator().manual_seed(seed), device=device)
