@@ -1,15 +1,10 @@
 """Floor 5: the layers of an INR-Net. Each maps Sampled to a new Sampled; its points may be any discretization of a domain."""
 
 from inrbridge.nn.attention import PointAttention
-from inrbridge.nn.bases import (
-    LegendreBasis,
-    ZernikeBasis,
-    expand,
-    legendre,
-    project,
-)
+from inrbridge.nn.bases import FourierBasis, LegendreBasis, ProductBasis, basis_for, expand, legendre, project
 from inrbridge.nn.conv import BasisConv, Conv, MLPConv
 from inrbridge.nn.dropout import Dropout, PointDropout, use_generator
+from inrbridge.nn.harmonics import SphericalHarmonics, ZernikeBasis
 from inrbridge.nn.linear import Activation, Linear, PositionalEncoding
 from inrbridge.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from inrbridge.nn.own_points import Resample
@@ -30,6 +25,7 @@ __all__ = [
     "Conv",
     "Downsample",
     "Dropout",
+    "FourierBasis",
     "GlobalIntegral",
     "GroupNorm",
     "InstanceNorm",
@@ -43,16 +39,19 @@ __all__ = [
     "PointAttention",
     "PointDropout",
     "PositionalEncoding",
+    "ProductBasis",
     "Resample",
     "Residual",
     "Sampled",
     "Sequential",
+    "SphericalHarmonics",
     "SplineBasis",
     "Tokenize",
     "TransformerBlock",
     "Upsample",
     "ZernikeBasis",
     "add",
+    "basis_for",
     "concat",
     "expand",
     "legendre",

@@ -1,12 +1,13 @@
-"""Floor 5: parametric functions in L2 of a domain (Wang & Golland 2023, section 3.1 and appendix C).
+"""Floor 5: orthonormal bases of L2 on each domain (Wang & Golland 2023, section 3.1 and appendix C).
 
 Each basis maps coordinates (..., d) to the values (..., k) of k functions, by recurrences in torch, so that gradients flow
-to the coordinates. Legendre products and Zernike polynomials are orthonormal under the normalized measure dx / |domain|, as
-the integrals of the layers are; `expand` and `project` lead from coefficients to values and back.
+to the coordinates. They are orthonormal under the normalized measure dx / |domain|, as the integrals of the layers are;
+`expand` and `project` lead from coefficients to values and back, `basis_for` knows which basis belongs to a domain.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Ball, Box
+from inrbridge.domains import Ball, Box, Domain, Product, Sphere, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.nn.harmonics import SphericalHarmonics, ZernikeBasis, check_degree
 from inrbridge.nn.sampled import Sampled
+from inrbridge.nn.weights import promoted
 
 Basis = Callable[[Tensor], Tensor]
 
@@ -42,8 +45,16 @@ class LegendreBasis:
 
     def __post_init__(self):
         if not isinstance(self.domain, Box):
-            raise ConfigError(f"Got Legendre polynomials on {self.domain}, expected a Box; use ZernikeBasis on a disc.")
-        _check_degree(self.degree)
+            raise ConfigError(
+                f"Got Legendre polynomials on {self.domain}, expected a Box; `basis_for` picks what is orthonormal on other "
+                "domains, LegendreBasis.around(domain, degree) takes the box around it."
+            )
+        check_degree(self.degree)
+
+    @classmethod
+    def around(cls, domain: Domain, degree: int, total: bool = False) -> LegendreBasis:
+        """Return the polynomials on the box around a domain: they span its functions, but are not orthonormal on it."""
+        return cls(Box(*domain.bounds), degree, total)
 
     @property
     def degrees(self) -> tuple[tuple[int, ...], ...]:
@@ -56,53 +67,86 @@ class LegendreBasis:
 
     def __call__(self, coords: Tensor) -> Tensor:
         low, high = (torch.as_tensor(v, dtype=coords.dtype, device=coords.device) for v in self.domain.bounds)
-        axes = legendre(2 * (coords - low) / (high - low) - 1, self.degree)  # (..., d, degree + 1)
-        picked = torch.as_tensor(self.degrees, device=coords.device).T  # (d, k)
-        return math.prod(axes[..., axis, picked[axis]] for axis in range(self.domain.dim))
+        return _products(legendre(2 * (coords - low) / (high - low) - 1, self.degree), self.degrees)
 
 
 @dataclass(frozen=True)
-class ZernikeBasis:
-    """Zernike polynomials on a disc, all of degree n <= `degree`, Z_00 = 1 included, orthonormal.
+class FourierBasis:
+    """Sines and cosines on a flat torus: products of 1, sqrt(2) cos(2 pi f u), sqrt(2) sin(2 pi f u) along each axis.
 
-    With rho, theta the polar coordinates on the unit disc: sqrt(n + 1) R_n^0(rho) for m = 0, and
-    sqrt(2 (n + 1)) R_n^m(rho) times cos(m theta) or sin(m theta), in the order n, m, cosine before sine.
+    Args:
+        domain: a Torus, u in [0, 1) the place along an axis.
+        degree: highest frequency f in whole cycles, of each axis or in total.
+        total: keep only the products whose frequencies sum to at most `degree`.
 
-    >>> len(ZernikeBasis(Ball((0.0, 0.0), 1.0), 4))
-    15
+    >>> [len(FourierBasis(Torus((1.0, 2.0)), degree, total=True)) for degree in (1, 2)]
+    [5, 13]
     """
 
-    domain: Ball
+    domain: Torus
     degree: int
+    total: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.domain, Ball) or self.domain.dim != 2:
-            raise ConfigError(f"Got Zernike polynomials on {self.domain}, expected a Ball of 2 dimensions, a disc.")
-        _check_degree(self.degree)
+        if not isinstance(self.domain, Torus):
+            raise ConfigError(f"Got a Fourier basis on {self.domain}, expected a Torus; `basis_for` picks what fits.")
+        check_degree(self.degree)
+
+    @property
+    def places(self) -> tuple[tuple[int, ...], ...]:
+        """Of every function and axis the place in 1, cos 1, sin 1, cos 2, sin 2, ..., the last axis fastest."""
+        every = itertools.product(range(2 * self.degree + 1), repeat=self.domain.dim)
+        return tuple(p for p in every if not self.total or sum((i + 1) // 2 for i in p) <= self.degree)
 
     def __len__(self) -> int:
-        return (self.degree + 1) * (self.degree + 2) // 2
+        return len(self.places)
 
     def __call__(self, coords: Tensor) -> Tensor:
-        center = torch.as_tensor(self.domain.center, dtype=coords.dtype, device=coords.device)
-        x, y = ((coords - center) / self.domain.radius).unbind(-1)
-        argument = 2 * (x * x + y * y) - 1
-        # rho^m cos(m theta) and rho^m sin(m theta) are polynomials in x and y: no angle, no kink at the centre
-        cosines, sines = [torch.ones_like(x)], [torch.zeros_like(x)]
-        for _ in range(self.degree):
-            c, s = cosines[-1], sines[-1]
-            cosines.append(x * c - y * s)
-            sines.append(x * s + y * c)
-        radial = [_jacobi(argument, m, (self.degree - m) // 2) for m in range(self.degree + 1)]
-        functions = []
-        for n in range(self.degree + 1):
-            for m in range(n % 2, n + 1, 2):
-                r = radial[m][(n - m) // 2]
-                if m == 0:
-                    functions.append(math.sqrt(n + 1) * r)
-                else:
-                    functions += [math.sqrt(2 * (n + 1)) * r * cosines[m], math.sqrt(2 * (n + 1)) * r * sines[m]]
-        return torch.stack(functions, dim=-1)
+        cycles = coords / torch.as_tensor(self.domain.periods, dtype=coords.dtype, device=coords.device)
+        frequencies = torch.arange(1, self.degree + 1, dtype=coords.dtype, device=coords.device)
+        angles = 2 * math.pi * cycles[..., None] * frequencies
+        waves = math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2)
+        return _products(torch.cat([torch.ones_like(cycles)[..., None], waves], dim=-1), self.places)
+
+
+@dataclass(frozen=True)
+class ProductBasis:
+    """All products of a function on `a.domain` and one on `b.domain`, those of b fastest; orthonormal where both bases are."""
+
+    a: Basis
+    b: Basis
+
+    @property
+    def domain(self) -> Product:
+        return Product(self.a.domain, self.b.domain)
+
+    def __len__(self) -> int:
+        return len(self.a) * len(self.b)
+
+    def __call__(self, coords: Tensor) -> Tensor:
+        first, second = self.a(coords[..., : self.a.domain.dim]), self.b(coords[..., self.a.domain.dim :])
+        return (first[..., :, None] * second[..., None, :]).flatten(-2)
+
+
+def basis_for(domain: Domain, degree: int) -> Basis:
+    """Return all functions up to a total degree of the basis that is orthonormal on a domain.
+
+    Legendre products on a box, Zernike polynomials on a ball of up to 3 dimensions, spherical harmonics on a sphere, a Fourier
+    basis on a torus, products on a product. Where none is known, on a `Region` or a ball of more dimensions, the Legendre
+    products on the box around it: these are complete, but not orthonormal.
+
+    >>> len(basis_for(Sphere(), 2)), len(basis_for(Box.unit(2), 2))
+    (9, 6)
+    """
+    if isinstance(domain, Product):
+        return ProductBasis(basis_for(domain.a, degree), basis_for(domain.b, degree))
+    if isinstance(domain, Sphere):
+        return SphericalHarmonics(domain, degree)
+    if isinstance(domain, Torus):
+        return FourierBasis(domain, degree, total=True)
+    if isinstance(domain, Ball) and domain.dim <= 3:
+        return ZernikeBasis(domain, degree)
+    return LegendreBasis.around(domain, degree, total=True)
 
 
 def legendre(x: Tensor, degree: int) -> Tensor:
@@ -118,7 +162,7 @@ def legendre(x: Tensor, degree: int) -> Tensor:
 
 def expand(coefficients: Tensor, basis: Basis, discretization: Discretization) -> Sampled:
     """Return the values of sum_k a_k B_k: coefficients (b, c, k), a layer R^k -> L2 (section 3.1)."""
-    values = basis(discretization.points.to(coefficients))  # (n, k)
+    values = basis_values(basis, discretization, coefficients)
     if coefficients.ndim != 3 or coefficients.shape[2] != values.shape[1]:
         raise ShapeMismatch(
             f"Got coefficients of shape {tuple(coefficients.shape)}, expected (fields, channels, {values.shape[1]}): one "
@@ -129,21 +173,23 @@ def expand(coefficients: Tensor, basis: Basis, discretization: Discretization) -
 
 def project(sampled: Sampled, basis: Basis) -> Tensor:
     """Return the inner products <f, B_k> under the normalized measure (b, c, k): the coefficients, where B is orthonormal."""
-    values = basis(sampled.discretization.points.to(sampled.values))
-    return torch.einsum("n,nk,bnc->bck", sampled.weights, values, sampled.values)
+    values, weights = promoted(sampled)
+    weighted = weights[:, None] * basis_values(basis, sampled.discretization, values)  # (n, k)
+    return (values.mT @ weighted).to(sampled.values.dtype)
 
 
-def _jacobi(x: Tensor, m: int, degree: int) -> list[Tensor]:
-    """Jacobi polynomials P_0 .. P_degree with alpha = 0, beta = m: R_n^m(rho) = rho^m P_((n-m)/2)(2 rho^2 - 1)."""
-    terms = [torch.ones_like(x), 1 + (m + 2) * (x - 1) / 2]
-    for j in range(2, degree + 1):
-        a = 2 * j * (j + m) * (2 * j + m - 2)
-        b = (2 * j + m - 1) * ((2 * j + m) * (2 * j + m - 2) * x - m * m)
-        c = 2 * (j - 1) * (j + m - 1) * (2 * j + m)
-        terms.append((b * terms[j - 1] - c * terms[j - 2]) / a)
-    return terms[: degree + 1]
+def basis_values(basis: Basis, discretization: Discretization, like: Tensor) -> Tensor:
+    """Return the functions at the points (n, k), in the dtype and on the device of `like`; computed once for each point set."""
+    points = discretization.points
+    if points.requires_grad or not dataclasses.is_dataclass(basis):  # what has no value to compare, or gradients, is not kept
+        return basis(points.to(like))
+    key = ("basis", basis, like.dtype, like.device)
+    if key not in discretization.cache:
+        discretization.cache[key] = basis(points.to(like.device, torch.float64)).to(like)
+    return discretization.cache[key]
 
 
-def _check_degree(degree: int) -> None:
-    if degree < 0:
-        raise ConfigError(f"Got a degree of {degree}, expected 0 or more.")
+def _products(axes: Tensor, picked: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Multiply one function of each axis: (..., d, functions) -> (..., k)."""
+    index = torch.as_tensor(picked, device=axes.device).T  # (d, k)
+    return math.prod(axes[..., axis, index[axis]] for axis in range(axes.shape[-2]))

@@ -99,8 +99,8 @@ def test_coefficients_there_and_back(basis, generator):
 def test_errors():
     with pytest.raises(ConfigError, match="expected a Box"):
         LegendreBasis(Ball((0.0, 0.0), 1.0), 2)
-    with pytest.raises(ConfigError, match="a disc"):
-        ZernikeBasis(Ball((0.0, 0.0, 0.0), 1.0), 2)
+    with pytest.raises(ConfigError, match="1, 2 or 3 dimensions"):
+        ZernikeBasis(Ball((0.0,) * 4, 1.0), 2)
     points = lattice(Box.unit(1), 8)
     with pytest.raises(ShapeMismatch, match="one number for each function"):
         expand(torch.zeros(1, 2, 5), LegendreBasis(Box.unit(1), 3), points)
