@@ -1,0 +1,130 @@
+"""Floor 6: nets from vectors to fields (Wang & Golland 2023, section 3.1: R^n -> L2, and Algorithm 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inrbridge.discretization import Discretization
+from inrbridge.domains import Ball, Box, Domain
+from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.models.net import INRNet, linear, node_spacing
+from inrbridge.nn import Activation, Conv, LayerNorm, LegendreBasis, Sampled, Upsample, ZernikeBasis, expand
+from inrbridge.nn.bases import Basis
+from inrbridge.nn.reading import read
+
+_RANGES = {"identity": torch.positive, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": nn.functional.softplus}
+
+
+class Generator(INRNet):
+    """A net that makes a field of a vector.
+
+    The vector becomes coefficients of an orthonormal basis on the coarsest points, and a scale and shift of the channels at
+    every level. Each level convolves; from one to the next the points of the sequence grow by 2 in each direction and the
+    kernel nodes come half as far apart. What the finest level gives is read at any coordinates, and mapped to the channels
+    by a pointwise head.
+
+    Args:
+        classes: channels of the fields that are made (`in_channels` is the same).
+        latent: length of the vector.
+        widths: channels of each level, coarsest first.
+        resolution: cells along each axis of the grid that the kernel nodes of the finest level are taken from.
+        degree: of the basis (Legendre products on a box, Zernike polynomials on a disc).
+        hidden: width of the two layers that the vector goes through first.
+        convolutions: number of convolutions in each level.
+        kernel_size, order, neighbors, border: of the convolutions.
+        head: width of the hidden layer of the head.
+        output: range of the values: "identity", "sigmoid" (0 to 1), "tanh" (-1 to 1) or "softplus" (above 0).
+        points: size of the net's own discretization; None: one point for each cell of the finest level.
+    """
+
+    name = "generator"
+    kind = "generation"
+
+    def __init__(self, domain: Domain, in_channels: int, classes: int, *, latent: int = 64, widths: Sequence[int] = (64, 32, 16),
+                 resolution: int = 32, degree: int = 5, hidden: int = 128, convolutions: int = 1, kernel_size: int = 3,
+                 order: int = 2, neighbors: int | None = None, border: str = "reflect", head: int = 32,
+                 output: str = "identity", activation: str = "leaky_relu", points: int | None = None,
+                 generator: torch.Generator | None = None):  # fmt: skip
+        if not widths or min(latent, hidden, convolutions, head, *widths) < 1:
+            raise ConfigError(
+                f"Got latent={latent}, widths={list(widths)}, hidden={hidden}, convolutions={convolutions} and head={head}, "
+                "expected at least one width, and all of them at least 1."
+            )
+        if output not in _RANGES:
+            raise ConfigError(f'Got output "{output}", expected one of: {", ".join(_RANGES)}.')
+        options = {"latent": latent, "widths": list(widths), "resolution": resolution, "degree": degree, "hidden": hidden,
+                   "convolutions": convolutions, "kernel_size": kernel_size, "order": order, "neighbors": neighbors,
+                   "border": border, "head": head, "output": output, "activation": activation, "points": points}  # fmt: skip
+        super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
+        self.latent, self.output = latent, output
+        self.basis = _basis(domain, degree)
+        self.mapping = nn.Sequential(linear(latent, hidden, generator), nn.LeakyReLU(0.2),
+                                     linear(hidden, hidden, generator), nn.LeakyReLU(0.2))  # fmt: skip
+        self.coefficients = linear(hidden, widths[0] * len(self.basis), generator)
+        self.levels = nn.ModuleList()
+        before = widths[0]
+        for level, width in enumerate(widths):
+            spacing = node_spacing(domain, resolution, 2 ** (len(widths) - 1 - level))
+            place = {"spacing": spacing, "border": border, "order": order, "neighbors": neighbors, "dim": domain.dim}
+            layers = nn.ModuleList()
+            for _ in range(convolutions):
+                layers.append(_Modulated(Conv(before, width, kernel_size, **place, generator=generator), hidden, activation,
+                                         generator))  # fmt: skip
+                before = width
+            self.levels.append(layers)
+        self.upsample = Upsample(2)
+        self.head = nn.Sequential(linear(before, head, generator), nn.LeakyReLU(0.2), linear(head, classes, generator))
+
+    def features(self, latents: Tensor, discretization: Discretization | None = None) -> Sampled:
+        """Return the features (b, n, widths[-1]) of vectors (b, latent) on the discretization; None: the net's own."""
+        if latents.ndim != 2 or latents.shape[1] != self.latent:
+            raise ShapeMismatch(
+                f"Got vectors of shape {tuple(latents.shape)}, expected (fields, {self.latent}): one row for each field."
+            )
+        points = (self.own_discretization() if discretization is None else discretization).to(latents)
+        steps = [points]
+        for _ in self.levels[1:]:
+            steps.append(steps[-1].thin(2))
+        code = self.mapping(latents)
+        coefficients = self.coefficients(code).unflatten(1, (-1, len(self.basis)))  # (b, widths[0], k)
+        sampled = expand(coefficients, self.basis, steps[-1])
+        for place, layers in zip(reversed(steps), self.levels, strict=True):
+            sampled = self.upsample(sampled, place)
+            for layer in layers:
+                sampled = layer(sampled, code)
+        return sampled
+
+    def read(self, features: Sampled, coords: Tensor) -> Tensor:
+        """Evaluate the fields at coords (m, d), or (b, m, d) with points of its own for each -> (b, m, classes)."""
+        return _RANGES[self.output](self.head(read(features, coords)))
+
+    def forward(self, latents: Tensor, discretization: Discretization | None = None) -> Sampled:
+        """Return the fields of vectors (b, latent) on a discretization, where the layers work too."""
+        features = self.features(latents, discretization)
+        return features.with_values(self.read(features, features.discretization.points))
+
+
+class _Modulated(nn.Module):
+    """A convolution whose output, normalized over the channels of each point, is scaled and shifted as a vector says."""
+
+    def __init__(self, conv: Conv, hidden: int, activation: str, generator: torch.Generator | None):
+        super().__init__()
+        self.conv, self.norm = conv, LayerNorm(conv.out_channels, elementwise_affine=False)
+        self.style = linear(hidden, 2 * conv.out_channels, generator)
+        self.activation = Activation(activation)
+
+    def forward(self, sampled: Sampled, code: Tensor) -> Sampled:
+        sampled = self.norm(self.conv(sampled))
+        scale, shift = self.style(code)[:, None].chunk(2, dim=-1)  # (b, 1, c)
+        return self.activation(sampled.with_values(sampled.values * (1 + scale) + shift))
+
+
+def _basis(domain: Domain, degree: int) -> Basis:
+    if isinstance(domain, Box):
+        return LegendreBasis(domain, degree)
+    if isinstance(domain, Ball) and domain.dim == 2:
+        return ZernikeBasis(domain, degree)
+    raise ConfigError(f"Got a generator of fields on {domain}, expected a Box, or a Ball of 2 dimensions.")
