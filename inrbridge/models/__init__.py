@@ -10,12 +10,46 @@ import torch
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, did_you_mean, unknown_name
 from inrbridge.models.convnet import ConvNet
+from inrbridge.models.convnext import ConvNeXt
+from inrbridge.models.dense import DenseNet
 from inrbridge.models.net import INRNet
-from inrbridge.models.paper import INRNet2, INRNet4
+from inrbridge.models.paper import INRNet2, INRNet3, INRNet4, INRNet5
+from inrbridge.models.resnet import ResNet
+from inrbridge.models.transformer import Transformer
+from inrbridge.models.unet import UNet
 
-__all__ = ["ConvNet", "INRNet", "INRNet2", "INRNet4", "build_model", "model_names", "model_options"]
+__all__ = [
+    "ConvNeXt",
+    "ConvNet",
+    "DenseNet",
+    "INRNet",
+    "INRNet2",
+    "INRNet3",
+    "INRNet4",
+    "INRNet5",
+    "ResNet",
+    "Transformer",
+    "UNet",
+    "build_model",
+    "model_class",
+    "model_names",
+    "model_options",
+]
 
-_MODELS: dict[str, type[INRNet]] = {"convnet": ConvNet, "inr-net-2": INRNet2, "inr-net-4": INRNet4}
+_MODELS: dict[str, type[INRNet]] = {
+    model.name: model
+    for model in (
+        ConvNet,
+        ResNet,
+        ConvNeXt,
+        Transformer,
+        INRNet2,
+        INRNet4,
+        INRNet3,
+        INRNet5,
+        UNet,
+    )
+}
 _GIVEN = ("self", "domain", "in_channels", "classes", "generator")
 
 
@@ -26,7 +60,7 @@ def model_names() -> list[str]:
 
 def model_options(name: str) -> dict[str, object]:
     """Return the options of an architecture with their defaults."""
-    parameters = inspect.signature(_model_class(name).__init__).parameters
+    parameters = inspect.signature(model_class(name).__init__).parameters
     return {key: value.default for key, value in parameters.items() if key not in _GIVEN}
 
 
@@ -45,7 +79,7 @@ def build_model(name: str, domain: Domain, in_channels: int, classes: int, *, ge
     Raises:
         UnknownName: there is no such architecture. ConfigError: it has no such option.
     """
-    model = _model_class(name)
+    model = model_class(name)
     known = [key for key in inspect.signature(model.__init__).parameters if key not in _GIVEN]
     for key in options:
         if key not in known:
@@ -55,7 +89,8 @@ def build_model(name: str, domain: Domain, in_channels: int, classes: int, *, ge
     return model(domain, in_channels, classes, generator=generator, **options)
 
 
-def _model_class(name: str) -> type[INRNet]:
+def model_class(name: str) -> type[INRNet]:
+    """Return the class of a name, or of "package.module:Class"."""
     if name in _MODELS:
         return _MODELS[name]
     if ":" in name:

@@ -33,6 +33,8 @@ class DenseNet(INRNet):
         skip: show the head the input field.
     """
 
+    kind = "dense"
+
     def __init__(self, domain: Domain, in_channels: int, classes: int, points: int, options: dict[str, object], *, width: int,
                  head: int = 0, skip: bool = False, generator: torch.Generator | None = None):  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
-from inrbridge.errors import ShapeMismatch
+from inrbridge.errors import EmptyDiscretization, ShapeMismatch
 from inrbridge.field import Field
 from inrbridge.nn import Sampled
 from inrbridge.sampling import lattice
@@ -30,6 +30,8 @@ class INRNet(nn.Module):
     """
 
     name: str
+    kind = "classification"  # what it is for: "classification" (numbers for a field, regression too), "dense" or "generation"
+    fewest = 1  # points that the strides and cells of the net need
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, points: int, options: dict[str, object]):
         super().__init__()
@@ -52,7 +54,7 @@ class INRNet(nn.Module):
         """Evaluate the fields on the discretization, in the dtype and on the device of the net.
 
         Raises:
-            ShapeMismatch: domain or channels are not those of the net.
+            ShapeMismatch: domain or channels are not those of the net. EmptyDiscretization: too few points.
         """
         if isinstance(fields, Sampled):
             return self._checked(fields)
@@ -88,6 +90,11 @@ class INRNet(nn.Module):
             raise ShapeMismatch(
                 f"Got fields of {sampled.channels} channels, expected {self.in_channels} by this {self.name}; "
                 "select or map the channels first (inrbridge.transforms)."
+            )
+        if len(sampled.discretization) < self.fewest:
+            raise EmptyDiscretization(
+                f"Got {len(sampled.discretization)} points for this {self.name}, expected at least {self.fewest}, of which its "
+                "strides or cells leave one; sample the fields at more points, or build it with smaller strides or fewer cells."
             )
         return sampled
 

@@ -1,4 +1,8 @@
-"""Floor 6: the classifiers of Wang & Golland 2023, appendix D.1, with MLP kernels."""
+"""Floor 6: the nets of Wang & Golland 2023, appendix D, with MLP kernels: classifiers (D.1) and dense nets (D.2).
+
+The number of a net counts its MLP convolutions. Widths, supports and normalization are options, for the paper leaves them
+open; each convolution is followed by batch normalization and a ReLU (appendix C, "We use rectified linear units").
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.domains import Domain
-from inrbridge.models.net import INRNet, linear
-from inrbridge.nn import Activation, BatchNorm, GlobalIntegral, MLPConv, Residual, Sampled, Sequential
+from inrbridge.errors import ConfigError
+from inrbridge.models.dense import DenseNet
+from inrbridge.models.net import INRNet, linear, node_spacing
+from inrbridge.nn import Activation, BatchNorm, GlobalIntegral, MLPConv, Residual, Sampled, Sequential, Upsample, add
+
+
+class _Convolutions:
+    """Makes the MLP convolutions of one net, each with its normalization.
+
+    Args:
+        half_width: half the side of the kernel supports, as shares of half the domain's side; convolutions choose by number.
+        bins: Voronoi cells of a support. hidden: widths of the kernel networks.
+    """
+
+    def __init__(self, domain: Domain, half_width: Sequence[float], bins: int, hidden: Sequence[int],
+                 generator: torch.Generator | None):  # fmt: skip
+        sides = node_spacing(domain, 1)
+        self.supports = [tuple(share * side / 2 for side in sides) for share in half_width]
+        self.options = {"bins": bins, "hidden": hidden, "generator": generator}
+
+    def __call__(self, inputs: int, outputs: int, number: int, stride: int = 1) -> list[nn.Module]:
+        if number >= len(self.supports):
+            raise ConfigError(f"Got {len(self.supports)} values of half_width, expected at least {number + 1} for this net.")
+        conv = MLPConv(inputs, outputs, half_width=self.supports[number], stride=stride, bias=False, **self.options)
+        return [conv, BatchNorm(outputs)]
+
+    def activated(self, inputs: int, outputs: int, number: int, stride: int = 1) -> list[nn.Module]:
+        return [*self(inputs, outputs, number, stride), Activation("relu")]
 
 
 class INRNet2(INRNet):
@@ -32,26 +62,16 @@ class INRNet2(INRNet):
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
                    "head": head, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options)
-        low, high = domain.bounds
-        supports = [tuple(share * (b - a) / 2 for a, b in zip(low, high, strict=True)) for share in half_width]
-
-        def convolve(inputs: int, outputs: int, support: tuple[float, ...], stride: int = 1) -> list[nn.Module]:
-            conv = MLPConv(inputs, outputs, half_width=support, bins=bins, hidden=hidden, stride=stride, bias=False,
-                           dim=domain.dim, generator=generator)  # fmt: skip
-            return [conv, BatchNorm(outputs)]
-
-        layers = [*convolve(in_channels, widths[0], supports[0], 2), Activation("relu"),
-                  *convolve(widths[0], widths[1], supports[1], 2), Activation("relu")]  # fmt: skip
+        self.fewest = 4**domain.intrinsic_dim
+        first, second = _two(widths)
+        convolve = _Convolutions(domain, half_width, bins, hidden, generator)
+        layers = [*convolve.activated(in_channels, first, 0, 2), *convolve.activated(first, second, 1, 2)]
         for _ in range(self.blocks):
-            inner = [
-                *convolve(widths[1], widths[1], supports[2]),
-                Activation("relu"),
-                *convolve(widths[1], widths[1], supports[2]),
-            ]
+            inner = [*convolve.activated(second, second, 2), *convolve(second, second, 2)]
             layers += [Residual(*inner), Activation("relu")]
         self.trunk = Sequential(*layers)
         self.integral = GlobalIntegral()
-        self.head = nn.Sequential(linear(widths[1], head, generator), nn.ReLU(), linear(head, classes, generator))
+        self.head = nn.Sequential(linear(second, head, generator), nn.ReLU(), linear(head, classes, generator))
 
     def compute(self, sampled: Sampled) -> Tensor:
         return self.head(self.integral(self.trunk(sampled)))
@@ -62,3 +82,74 @@ class INRNet4(INRNet2):
 
     name = "inr-net-4"
     blocks = 1
+
+
+class INRNet3(DenseNet):
+    """INR-Net-3: three MLP convolutions at one resolution, a pointwise head; the output is a field.
+
+    Args:
+        widths: channels after each convolution.
+        half_width, bins, hidden: as of INRNet2.
+        head, skip: of the pointwise head, as of DenseNet.
+        points: size of the net's own discretization.
+    """
+
+    name = "inr-net-3"
+
+    def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 32, 32),
+                 half_width: Sequence[float] = (0.1, 0.1, 0.1), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 0,
+                 skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
+        if len(widths) != 3:
+            raise ConfigError(f"Got {len(widths)} widths for an {self.name}, expected 3: one for each convolution.")
+        options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
+                   "head": head, "skip": skip, "points": points}  # fmt: skip
+        super().__init__(domain, in_channels, classes, points, options, width=widths[-1], head=head, skip=skip,
+                         generator=generator)  # fmt: skip
+        convolve = _Convolutions(domain, half_width, bins, hidden, generator)
+        inputs = (in_channels, *widths)
+        self.trunk = Sequential(*(layer for i in range(3) for layer in convolve.activated(inputs[i], inputs[i + 1], i)))
+
+    def features(self, sampled: Sampled) -> Sampled:
+        return self.trunk(sampled)
+
+
+class INRNet5(DenseNet):
+    """INR-Net-5: a convolution, a strided one, one on the coarse points, nearest neighbours back up, two more convolutions.
+
+    The residual connection between the higher-resolution layers adds the first convolution's features to those of the
+    fourth, on the same points.
+
+    Args:
+        widths: channels on the fine and on the coarse points.
+        half_width: of the kernels on the fine and on the coarse points; bins, hidden: as of INRNet2.
+        head, skip: of the pointwise head, as of DenseNet.
+        points: size of the net's own discretization.
+    """
+
+    name = "inr-net-5"
+
+    def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 64),
+                 half_width: Sequence[float] = (0.1, 0.2), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 0,
+                 skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
+        fine, coarse = _two(widths)
+        options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
+                   "head": head, "skip": skip, "points": points}  # fmt: skip
+        super().__init__(domain, in_channels, classes, points, options, width=fine, head=head, skip=skip, generator=generator)
+        self.fewest = 2**domain.intrinsic_dim
+        convolve = _Convolutions(domain, half_width, bins, hidden, generator)
+        self.first = Sequential(*convolve.activated(in_channels, fine, 0))
+        self.coarse = Sequential(*convolve.activated(fine, coarse, 0, 2), *convolve.activated(coarse, coarse, 1))
+        self.upsample = Upsample(2)
+        self.fourth = Sequential(*convolve(coarse, fine, 1))
+        self.last = Sequential(Activation("relu"), *convolve.activated(fine, fine, 0))
+
+    def features(self, sampled: Sampled) -> Sampled:
+        first = self.first(sampled)
+        back = self.upsample(self.coarse(first), first.discretization)
+        return self.last(add(first, self.fourth(back)))
+
+
+def _two(widths: Sequence[int]) -> tuple[int, int]:
+    if len(widths) != 2:
+        raise ConfigError(f"Got {len(widths)} widths, expected 2, for instance [32, 64].")
+    return widths[0], widths[1]
