@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.nn.channels import check_channels
+from inrbridge.nn.processes import are_several, pooled
 from inrbridge.nn.sampled import Sampled
 from inrbridge.nn.weights import has_equal_weights, promoted
 
 
 class BatchNorm(nn.Module):
     """Normalize each channel by its integral over the domain, averaged over the minibatch (torch.nn.BatchNorm1d/2d/3d).
+
+    Where several processes train together, the minibatch is that of all of them (torch.nn.SyncBatchNorm), each field
+    weighing the same: the result does not depend on the number of processes.
 
     Args:
         channels: c.
@@ -40,11 +44,12 @@ class BatchNorm(nn.Module):
         check_channels(sampled, self.channels, f"BatchNorm({self.channels})")
         b, n, _ = sampled.values.shape
         uses_batch = self.training or self.running_mean is None
-        if uses_batch and b * n < 2:
+        is_shared = self.training and are_several()
+        if uses_batch and b * n < 2 and not is_shared:
             raise ShapeMismatch(f"Got {b} field at {n} point in BatchNorm, expected at least 2 values a channel in training.")
         momentum = _step(self) if self.training and self.track_running_stats else 0.0
-        if uses_batch and not has_equal_weights(sampled.discretization):
-            return sampled.with_values(self._weighted(sampled, momentum))
+        if is_shared or (uses_batch and not has_equal_weights(sampled.discretization)):
+            return sampled.with_values(self._weighted(sampled, momentum, is_shared))
         # rows in the order in which they lie in memory: statistics do not care, and nothing is copied
         first = sampled.values.transpose(0, 1).is_contiguous()
         rows = sampled.values.transpose(0, 1) if first else sampled.values
@@ -55,13 +60,17 @@ class BatchNorm(nn.Module):
         out = flat.view(rows.shape)
         return sampled.with_values(out.transpose(0, 1) if first else out)
 
-    def _weighted(self, sampled: Sampled, momentum: float) -> Tensor:
+    def _weighted(self, sampled: Sampled, momentum: float, is_shared: bool) -> Tensor:
         values, weights = promoted(sampled)
         mean = (weights @ values).mean(0)  # (c,)
         centred = values - mean
         variance = (weights @ centred**2).mean(0)
+        count = len(values) / (weights**2).sum()
+        if is_shared:
+            mean, variance, count = pooled(mean, variance, len(values), count)
+            centred = values - mean
         if self.training and self.track_running_stats:
-            _track(self, mean, variance * _correction(len(values) / (weights**2).sum()), momentum)
+            _track(self, mean, variance * _correction(count), momentum)
         return _scale(centred, torch.rsqrt(variance + self.eps), self).to(sampled.values.dtype)
 
     def extra_repr(self):

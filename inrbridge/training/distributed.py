@@ -2,8 +2,8 @@
 
 `torchrun --nproc-per-node 4 -m inrbridge train c.toml` runs the same code as `inrbridge train c.toml`; absent variables
 mean one process. The CPU talks over gloo, GPUs over NCCL. Every process draws the same minibatch and the same points and
-works on its share of the fields, so that the result does not depend on the number of processes (up to rounding; a
-BatchNorm sees the share of its own process, as in torch).
+works on its share of the fields, so that the result does not depend on the number of processes (up to rounding;
+BatchNorm takes its statistics over all of them).
 """
 
 from __future__ import annotations
