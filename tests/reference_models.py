@@ -4,6 +4,8 @@ A twin registers its layers in the order of the net it is the twin of, so that w
 layer (o, i) becomes a 1x1 convolution (o, i, 1, ..).
 """
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -87,7 +89,7 @@ class UNetTwin(nn.Module):
                 ]
             return nn.Sequential(*layers)
 
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.head = conv(widths[0], classes, 1)
         self.down = nn.ModuleList([block(channels, widths[0]), *(block(a, b, 2) for a, b in pairs)])
         self.up = nn.ModuleList(block(a + b, a) for a, b in reversed(pairs))

@@ -12,16 +12,24 @@ from inrbridge.errors import ConfigError, did_you_mean, unknown_name
 from inrbridge.models.convnet import ConvNet
 from inrbridge.models.convnext import ConvNeXt
 from inrbridge.models.dense import DenseNet
+from inrbridge.models.gan import GAN
+from inrbridge.models.generative import GenerativeNet
+from inrbridge.models.generator import Generator
 from inrbridge.models.net import INRNet
 from inrbridge.models.paper import INRNet2, INRNet3, INRNet4, INRNet5
 from inrbridge.models.resnet import ResNet
 from inrbridge.models.transformer import Transformer
 from inrbridge.models.unet import UNet
+from inrbridge.models.vae import VAE
 
 __all__ = [
+    "GAN",
+    "VAE",
     "ConvNeXt",
     "ConvNet",
     "DenseNet",
+    "GenerativeNet",
+    "Generator",
     "INRNet",
     "INRNet2",
     "INRNet3",
@@ -48,6 +56,9 @@ _MODELS: dict[str, type[INRNet]] = {
         INRNet3,
         INRNet5,
         UNet,
+        Generator,
+        VAE,
+        GAN,
     )
 }
 _GIVEN = ("self", "domain", "in_channels", "classes", "generator")

@@ -13,7 +13,7 @@ from inrbridge.field import FunctionField
 from inrbridge.grid import GridField
 from inrbridge.models import INRNet, build_model, model_class, model_names, model_options
 from inrbridge.nn import GlobalIntegral, Sampled
-from inrbridge.sampling import lattice, sobol
+from inrbridge.sampling import lattice
 from inrbridge.stacking import stack
 
 BOX = Box.centered(2)
