@@ -2,15 +2,16 @@
 
 Values travel points first, (n, b, c), so that a neighbour is one contiguous row. A chunk of output points sums its
 neighbours into the nodes of the kernel (a sparse product, `embedding_bag`) and multiplies them by the kernel while they
-are still in cache. The backward pass sums again instead of storing the nodes.
+are still in cache. The gradients sum again instead of storing the nodes.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 _CHUNK = 3 << 17  # elements of nodes at a time: 1.5 MiB in float32, about the second-level cache of one core
@@ -99,15 +100,16 @@ def local_forward(values: Tensor, kernel: Tensor, matrix: SparseRows, groups: in
     return out
 
 
-def local_kernel_gradient(values: Tensor, kernel: Tensor, grad: Tensor, matrix: SparseRows, groups: int) -> Tensor:
-    """Gradient of the kernel from the output's gradient (m, b, o)."""
+def local_kernel_gradient(values: Tensor, grad: Tensor, matrix: SparseRows, groups: int) -> Tensor:
+    """Gradient of the kernel (k, c / groups, o) from the output's gradient (m, b, o)."""
     n, b, c = values.shape
-    k, _, o = kernel.shape
+    m, _, o = grad.shape
+    k = (matrix.edges.numel() - 1) // m
     total = values.new_zeros(groups, k * c // groups, o // groups)
     for part, nodes in _nodes(matrix, values.reshape(n, b * c), k, b):
         right = grad[part].reshape(-1, groups, o // groups).transpose(0, 1)
         total.baddbmm_(_group_rows(nodes, groups).transpose(1, 2), right)
-    return total.unflatten(1, (k, -1)).permute(1, 2, 0, 3).reshape(kernel.shape)
+    return total.unflatten(1, (k, -1)).permute(1, 2, 0, 3).reshape(k, c // groups, o)
 
 
 def local_input_gradient(kernel: Tensor, grad: Tensor, transposed: SparseRows, channels: int, groups: int) -> Tensor:
@@ -128,64 +130,83 @@ def local_input_gradient(kernel: Tensor, grad: Tensor, transposed: SparseRows, c
     return out
 
 
-class LocalOperator(torch.autograd.Function):
-    """y = local(values, kernel) with the geometry held fixed; `transposed` gives the transposed matrix on demand."""
+@dataclass(frozen=True, eq=False)
+class LocalOperator:
+    """The local operator of a sparse matrix; `transposed` gives the transposed matrix on demand."""
 
-    @staticmethod
-    def forward(ctx, values, kernel, matrix, transposed, groups):
-        ctx.save_for_backward(values, kernel)
-        ctx.matrix, ctx.transposed, ctx.groups = matrix, transposed, groups
-        return local_forward(values, kernel, matrix, groups)
+    matrix: SparseRows  # (m * k, n)
+    transposed: Callable[[], SparseRows]
+    groups: int
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        values, kernel = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_values = grad_kernel = None
-        if ctx.needs_input_grad[0]:
-            grad_values = local_input_gradient(kernel, grad, ctx.transposed(), values.shape[2], ctx.groups)
-        if ctx.needs_input_grad[1]:
-            grad_kernel = local_kernel_gradient(values, kernel, grad, ctx.matrix, ctx.groups)
-        return grad_values, grad_kernel, None, None, None
+    def output(self, values, kernel):
+        return local_forward(values, kernel, self.matrix, self.groups)
+
+    def values_gradient(self, kernel, cotangent):
+        channels = kernel.shape[1] * self.groups
+        return local_input_gradient(kernel, cotangent.contiguous(), self.transposed(), channels, self.groups)
+
+    def kernel_gradient(self, values, cotangent):
+        return local_kernel_gradient(values, cotangent.contiguous(), self.matrix, self.groups)
+
+    def gradients(self, values, kernel, cotangent):
+        cotangent = cotangent.contiguous()
+        return self.values_gradient(kernel, cotangent), self.kernel_gradient(values, cotangent)
 
 
-class BinnedOperator(torch.autograd.Function):
+@dataclass(frozen=True, eq=False)
+class BinnedOperator:
     """The local operator where each neighbour feeds one node only: gather, multiply, scatter, one bin at a time.
 
-    Work is pairs x c x o whatever the number of bins (Wang & Golland 2023, section 4.3).
+    Work is pairs x c x o whatever the number of bins (Wang & Golland 2023, section 4.3). Pairs are sorted by bin: bin k
+    owns offsets[k]:offsets[k + 1].
     """
 
-    @staticmethod
-    def forward(ctx, values, kernel, target, source, weight, offsets, n_out):
-        # pairs sorted by bin: target (p,), source (p,), weight (p,); bin k owns offsets[k]:offsets[k + 1]
-        ctx.save_for_backward(values, kernel, target, source, weight)
-        ctx.offsets = offsets
-        out = values.new_zeros(n_out, values.shape[1], kernel.shape[2])
+    target: Tensor  # (p,)
+    source: Tensor  # (p,)
+    weight: Tensor  # (p,)
+    offsets: tuple[int, ...]
+    n_in: int
+    n_out: int
+
+    def output(self, values, kernel):
+        out = values.new_zeros(self.n_out, values.shape[1], kernel.shape[2])
         matrices = kernel.transpose(1, 2).contiguous()
-        for k in range(kernel.shape[0]):
-            pairs = slice(offsets[k], offsets[k + 1])
-            if pairs.start == pairs.stop:
-                continue
-            rows = values.index_select(0, source[pairs]) * weight[pairs, None, None]  # (p, b, c)
-            out.index_add_(0, target[pairs], _matmul(rows.flatten(0, 1), matrices[k]).view(*rows.shape[:2], -1))
+        for k, pairs in self._bins():
+            rows = values.index_select(0, self.source[pairs]) * self.weight[pairs, None, None]  # (p, b, c)
+            out.index_add_(0, self.target[pairs], _matmul(rows.flatten(0, 1), matrices[k]).view(*rows.shape[:2], -1))
         return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        values, kernel, target, source, weight = ctx.saved_tensors
-        grad_values = torch.zeros_like(values) if ctx.needs_input_grad[0] else None
-        grad_kernel = torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None
-        for k in range(kernel.shape[0]):
-            pairs = slice(ctx.offsets[k], ctx.offsets[k + 1])
-            if pairs.start == pairs.stop:
-                continue
-            flow = grad.index_select(0, target[pairs]) * weight[pairs, None, None]  # (p, b, o)
-            if grad_values is not None:
-                back = _matmul(flow.flatten(0, 1), kernel[k])
-                grad_values.index_add_(0, source[pairs], back.view(*flow.shape[:2], -1))
-            if grad_kernel is not None:
-                rows = values.index_select(0, source[pairs])
-                grad_kernel[k] = rows.flatten(0, 1).t() @ flow.flatten(0, 1)
-        return grad_values, grad_kernel, None, None, None, None, None
+    def values_gradient(self, kernel, cotangent):
+        out = cotangent.new_zeros(self.n_in, cotangent.shape[1], kernel.shape[1])
+        for k, pairs in self._bins():
+            self._add_back(out, self._flow(cotangent, pairs), kernel[k], pairs)
+        return out
+
+    def kernel_gradient(self, values, cotangent):
+        out = values.new_zeros(len(self.offsets) - 1, values.shape[2], cotangent.shape[2])
+        for k, pairs in self._bins():
+            out[k] = self._product(values, self._flow(cotangent, pairs), pairs)
+        return out
+
+    def gradients(self, values, kernel, cotangent):
+        back, total = torch.zeros_like(values), torch.zeros_like(kernel)
+        for k, pairs in self._bins():
+            flow = self._flow(cotangent, pairs)
+            self._add_back(back, flow, kernel[k], pairs)
+            total[k] = self._product(values, flow, pairs)
+        return back, total
+
+    def _flow(self, cotangent: Tensor, pairs: slice) -> Tensor:
+        return cotangent.index_select(0, self.target[pairs]) * self.weight[pairs, None, None]  # (p, b, o)
+
+    def _add_back(self, out: Tensor, flow: Tensor, matrix: Tensor, pairs: slice) -> None:
+        out.index_add_(0, self.source[pairs], _matmul(flow.flatten(0, 1), matrix).view(*flow.shape[:2], -1))
+
+    def _product(self, values: Tensor, flow: Tensor, pairs: slice) -> Tensor:
+        return values.index_select(0, self.source[pairs]).flatten(0, 1).t() @ flow.flatten(0, 1)
+
+    def _bins(self) -> Iterator[tuple[int, slice]]:
+        """The bins that hold pairs, with their slice of them."""
+        for k, (start, stop) in enumerate(itertools.pairwise(self.offsets)):
+            if start < stop:
+                yield k, slice(start, stop)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from inrbridge.ops.bilinear import apply_bilinear
 from inrbridge.ops.cpu import BinnedOperator, LocalOperator, SparseRows
 
 
@@ -29,7 +30,7 @@ def local(values: Tensor, kernel: Tensor, matrix: SparseRows, transposed: Callab
     Returns:
         (b, n_out, o); memory lies points first, so that a following local operator copies nothing.
     """
-    return LocalOperator.apply(_points_first(values), kernel, matrix, transposed, groups).transpose(0, 1)
+    return apply_bilinear(LocalOperator(matrix, transposed, groups), _points_first(values), kernel).transpose(0, 1)
 
 
 def local_binned(values: Tensor, kernel: Tensor, target: Tensor, source: Tensor, weight: Tensor, offsets: tuple[int, ...],
@@ -45,7 +46,8 @@ def local_binned(values: Tensor, kernel: Tensor, target: Tensor, source: Tensor,
     Returns:
         (b, n_out, o).
     """
-    return BinnedOperator.apply(_points_first(values), kernel, target, source, weight, offsets, n_out).transpose(0, 1)
+    operator = BinnedOperator(target, source, weight, offsets, values.shape[1], n_out)
+    return apply_bilinear(operator, _points_first(values), kernel).transpose(0, 1)
 
 
 def grid_convolution(values: Tensor, kernel: Tensor, bias: Tensor | None, shape: tuple[int, ...], *, stride: int,

@@ -5,9 +5,10 @@ One pass over the places of the lists; each gathers a (b, m, c) slice, so that (
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 @torch.no_grad()
@@ -27,10 +28,13 @@ def window_argmax(values: Tensor, index: Tensor) -> Tensor:
 
 
 class _LogMeanExp(torch.autograd.Function):
-    """y_i = log(sum_t w_it exp(beta f_it)) / beta, by a first pass for the maximum and a second for the sum."""
+    """y_i = log(sum_t w_it exp(beta f_it)) / beta, by a first pass for the maximum and a second for the sum.
+
+    The derivatives are written in torch operations on values and output, so that they have derivatives themselves.
+    """
 
     @staticmethod
-    def forward(ctx, values, index, weight, beta):
+    def forward(values, index, weight, beta):
         places, weights = index.unbind(1), weight.unbind(1)
         top = values.index_select(1, places[0])
         for place in places[1:]:
@@ -38,20 +42,32 @@ class _LogMeanExp(torch.autograd.Function):
         total = torch.zeros_like(top)
         for place, w in zip(places, weights, strict=True):
             total += w[:, None] * torch.exp(beta * (values.index_select(1, place) - top))
-        out = top + total.clamp(min=torch.finfo(total.dtype).tiny).log() / beta
-        ctx.save_for_backward(values, index, weight, out)
-        ctx.beta = beta
-        return out
+        return top + total.clamp(min=torch.finfo(total.dtype).tiny).log() / beta
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx, inputs, output):
+        values, index, weight, ctx.beta = inputs
+        ctx.save_for_backward(values, index, weight, output)
+        ctx.save_for_forward(values, index, weight, output)
+
+    @staticmethod
     def backward(ctx, grad):
-        values, index, weight, out = ctx.saved_tensors
+        values = ctx.saved_tensors[0]
         grad_values = torch.zeros_like(values)
-        for place, w in zip(index.unbind(1), weight.unbind(1), strict=True):
-            share = w[:, None] * torch.exp(ctx.beta * (values.index_select(1, place) - out))
+        for place, share in _shares(ctx):
             grad_values.index_add_(1, place, grad * share)
         return grad_values, None, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        return sum(share * tangent.index_select(1, place) for place, share in _shares(ctx))
+
+
+def _shares(ctx) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each place of the lists, its points (m,) and their derivatives dy / df (b, m, c), which sum to one."""
+    values, index, weight, out = ctx.saved_tensors
+    for place, w in zip(index.unbind(1), weight.unbind(1), strict=True):
+        yield place, w[:, None] * torch.exp(ctx.beta * (values.index_select(1, place) - out))
 
 
 def window_logmeanexp(values: Tensor, index: Tensor, weight: Tensor, beta: float) -> Tensor:
