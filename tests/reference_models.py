@@ -1,6 +1,6 @@
 """Discrete twins of the architectures, written with torch alone, and the copying of weights into them.
 
-A twin registers its layers in the order of the net it is the twin of, so that weights go over one by one; a pointwise
+A twin registers its layers in the order of the net it is the twin of, so that weights go over layer by layer; a pointwise
 layer (o, i) becomes a 1x1 convolution (o, i, 1, ..).
 """
 
@@ -17,14 +17,30 @@ CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
+def pairs(net: nn.Module, twin: nn.Module):
+    """Yield the tensors of net and twin that correspond, with their names: layer by layer, in order of registration."""
+    mine, theirs = ([(name, layer) for name, layer in module.named_modules() if own_state(layer)] for module in (net, twin))
+    assert len(mine) == len(theirs), ([name for name, _ in mine], [name for name, _ in theirs])
+    for (name, layer), (other, place) in zip(mine, theirs, strict=True):
+        assert own_state(layer).keys() == own_state(place).keys(), (name, other)
+        for key, value in own_state(layer).items():
+            yield f"{name}.{key}", value, own_state(place)[key]
+
+
+def own_state(layer: nn.Module) -> dict:
+    """Parameters and buffers of a layer itself, without those of its parts."""
+    found = {**layer._parameters, **layer._buffers}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+@torch.no_grad()
 def copy_weights(net: nn.Module, twin: nn.Module) -> nn.Module:
-    """Copy parameters and running statistics of a net into its twin, in order."""
-    mine, theirs = net.state_dict(), twin.state_dict()
-    assert len(mine) == len(theirs), (list(mine), list(theirs))
-    for (name, value), (other, place) in zip(mine.items(), theirs.items(), strict=True):
-        assert value.numel() == place.numel() and value.shape[:2] == place.shape[:2], (name, value.shape, other, place.shape)
+    """Copy parameters and running statistics of a net into its twin."""
+    twin = twin.to(next(net.parameters()).dtype).train(net.training)
+    for name, value, place in pairs(net, twin):
+        assert value.numel() == place.numel() and value.shape[:2] == place.shape[:2], (name, value.shape, place.shape)
         place.copy_(value.reshape(place.shape))
-    return twin.to(next(net.parameters()).dtype).train(net.training)
+    return twin
 
 
 def randomize_statistics(net: nn.Module, generator: torch.Generator) -> None:
@@ -89,10 +105,10 @@ class UNetTwin(nn.Module):
                 ]
             return nn.Sequential(*layers)
 
-        pairs = list(itertools.pairwise(widths))
+        steps = list(itertools.pairwise(widths))
         self.head = conv(widths[0], classes, 1)
-        self.down = nn.ModuleList([block(channels, widths[0]), *(block(a, b, 2) for a, b in pairs)])
-        self.up = nn.ModuleList(block(a + b, a) for a, b in reversed(pairs))
+        self.down = nn.ModuleList([block(channels, widths[0]), *(block(a, b, 2) for a, b in steps)])
+        self.up = nn.ModuleList(block(a + b, a) for a, b in reversed(steps))
 
     def forward(self, image):
         kept = []
@@ -105,3 +121,83 @@ class UNetTwin(nn.Module):
             wide = wide[(slice(None), slice(None), *(slice(n) for n in fine.shape[2:]))]  # odd sides were rounded up
             image = block(torch.cat([fine, wide], 1))
         return self.head(image)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of an image (b, c, ..)."""
+
+    def forward(self, image):
+        return super().forward(image.movedim(1, -1)).movedim(-1, 1)
+
+
+class ChannelScale(nn.Module):
+    """Layer scale."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, image):
+        return image * self.weight.view(-1, *[1] * (image.ndim - 2))
+
+
+class ConvNeXtBlock(nn.Module):
+    """Channelwise convolution, LayerNorm, two 1x1 convolutions, layer scale, residual."""
+
+    def __init__(self, dim, width, kernel_size, expansion):
+        super().__init__()
+        conv = CONV[dim]
+        self.body = nn.Sequential(
+            conv(width, width, kernel_size, padding=kernel_size // 2, groups=width), ChannelNorm(width, eps=1e-6),
+            conv(width, expansion * width, 1), nn.GELU(), conv(expansion * width, width, 1),
+        )  # fmt: skip
+        self.body.append(ChannelScale(width))
+
+    def forward(self, image):
+        return image + self.body(image)
+
+
+class ConvNeXtTwin(nn.Module):
+    """Stages of ConvNeXt blocks with kernel = stride convolutions between them; the norm stands after the stem's."""
+
+    def __init__(self, dim, channels, classes, widths, blocks, strides, kernel_size, expansion=4):
+        super().__init__()
+        conv = CONV[dim]
+        layers = []
+        for i, (width, count, stride) in enumerate(zip(widths, blocks, strides, strict=True)):
+            entry, norm = conv(channels, width, stride, stride), ChannelNorm(channels if i else width, eps=1e-6)
+            layers += [norm, entry] if i else [entry, norm]
+            layers += [ConvNeXtBlock(dim, width, kernel_size, expansion) for _ in range(count)]
+            channels = width
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.LayerNorm(channels, eps=1e-6), nn.Linear(channels, classes))
+
+    def forward(self, image):
+        return self.head(self.trunk(image).flatten(2).mean(2))
+
+
+class TransformerTwin(nn.Module):
+    """A vision transformer: patch embedding, sinusoids of the patches' centres, torch's own encoder, mean, linear head."""
+
+    def __init__(self, dim, channels, classes, width, depth, heads, hidden, patch, frequencies):
+        super().__init__()
+        self.embed = CONV[dim](channels, width, patch, patch)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, hidden, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(depth)
+        )
+        self.norm, self.head, self.frequencies = nn.LayerNorm(width), nn.Linear(width, classes), frequencies
+
+    def positions(self, shape, width, like):
+        """Feature (2 l + s) d + a of a patch: sin (s = 0) or cos (s = 1) of 2 pi F_l u_a, repeated over the channels."""
+        centres = torch.cartesian_prod(*((torch.arange(n, dtype=torch.float64) + 0.5) / n for n in shape)).view(-1, len(shape))
+        features = [wave(2 * torch.pi * f * centres[:, a]) for f in self.frequencies for wave in (torch.sin, torch.cos)
+                    for a in range(len(shape))]  # fmt: skip
+        return torch.stack([features[c % len(features)] for c in range(width)], dim=1).to(like)
+
+    def forward(self, image):
+        image = self.embed(image)
+        tokens = image.flatten(2).transpose(1, 2)
+        tokens = tokens + self.positions(image.shape[2:], tokens.shape[2], tokens)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.head(self.norm(tokens).mean(1))
