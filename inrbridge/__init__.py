@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Ball": "domains", "Box": "domains", "Domain": "domains", "Product": "domains", "Region": "domains", "Sphere": "domains",
-    "Torus": "domains",
+    "Manifold": "domains", "Torus": "domains", "Weighted": "domains",
     "Discretization": "discretization",
     "Field": "field", "FunctionField": "field", "query": "field", "channel_names": "field",
     "integrate": "quadrature",

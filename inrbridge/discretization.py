@@ -82,7 +82,7 @@ class Discretization:
     @property
     def spacing(self) -> float:
         """Mean distance between neighbours: (measure / n)^(1 / intrinsic dimension), in domain units."""
-        return (self.domain.measure / len(self)) ** (1.0 / self.domain.intrinsic_dim)
+        return (self.domain.ground.measure / len(self)) ** (1.0 / self.domain.intrinsic_dim)
 
     def to(self, *args, **kwargs) -> Discretization:
         """Return the same discretization on another device or in another dtype; itself where nothing changes."""

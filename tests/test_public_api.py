@@ -11,7 +11,7 @@ import inrbridge.testing
 
 NAMES = {
     "__version__",
-    "Ball", "Box", "Domain", "Product", "Region", "Sphere", "Torus",
+    "Ball", "Box", "Domain", "Manifold", "Product", "Region", "Sphere", "Torus", "Weighted",
     "Discretization", "integrate", "sampling",
     "Field", "FunctionField", "GridField", "channel_names", "query", "transforms",
     "FieldStack", "stack",

@@ -1,21 +1,32 @@
 """Floor 2: bounded measurable sets with a measure, on which fields live (Wang & Golland 2023, section 3.1).
 
 Each maps the unit cube onto itself with volumes in proportion, so that one point sequence serves all of them; only a
-`Region` has no such map, and takes those points of its `envelope` that lie on it.
+`Region` has no such map, and takes those points of its `envelope` that lie on it, and a `Manifold` of charts, whose points
+carry the volume that their chart makes of them.
 """
 
 from collections.abc import Mapping
 
+from inrbridge.domains.atlases import atlas_from_config
 from inrbridge.domains.base import Box, Domain
-from inrbridge.domains.compound import CellMask, Product, Region
+from inrbridge.domains.charts import Chart, FunctionChart
+from inrbridge.domains.compound import Product
+from inrbridge.domains.manifold import Manifold
+from inrbridge.domains.masks import CellMask
+from inrbridge.domains.polygons import Polygon
+from inrbridge.domains.regions import Region
 from inrbridge.domains.shapes import Ball, Sphere, Torus
+from inrbridge.domains.weighted import Weighted
 from inrbridge.errors import ConfigError, InrBridgeError, unknown_name
 
-__all__ = ["Ball", "Box", "Domain", "Product", "Region", "Sphere", "Torus", "domain_from_config"]
+__all__ = ["Ball", "Box", "Chart", "Domain", "FunctionChart", "Manifold", "Polygon", "Product", "Region", "Sphere", "Torus",
+           "Weighted", "domain_from_config"]  # fmt: skip
 
 
 def _read_region(config: Mapping) -> Region:
     box = domain_from_config(config["domain"])
+    if "polygon" in config:
+        return Region(box, Polygon(config["polygon"]))
     return Region(box, CellMask.from_config(box, config["mask"]))
 
 
@@ -26,6 +37,7 @@ _READERS = {
     "torus": lambda config: Torus(config["periods"]),
     "product": lambda config: Product(domain_from_config(config["a"]), domain_from_config(config["b"])),
     "region": _read_region,
+    "manifold": atlas_from_config,
 }
 
 

@@ -44,10 +44,67 @@ class Domain(ABC):
         """Dimension of the cube that `from_unit` takes."""
         return self.intrinsic_dim
 
+    def unit_jacobian(self, unit: Tensor) -> Tensor | None:
+        """Return how much measure `from_unit` makes of a volume around each row (n,), relative to its mean; None: the same
+        everywhere, as on all domains but those of charts."""
+        return None
+
     @property
     def envelope(self) -> Domain:
         """The smallest domain around this one that `from_unit` can fill: itself, unless it is made of a Region."""
         return self
+
+    @property
+    def ground(self) -> Domain:
+        """The same points under their uniform measure: itself, unless it is made of a `Weighted`."""
+        return self
+
+    def weigh(self, coords: Tensor) -> Tensor | None:
+        """Return the density of this measure against that of `ground` at coords (..., d): (...), or None for 1 everywhere."""
+        return None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether a point and its tangent plane have the same coordinates: offsets are differences of coordinates."""
+        return self.intrinsic_dim == self.dim
+
+    @property
+    def axis_periods(self) -> tuple[float, ...]:
+        """Length after which each coordinate repeats, 0 for one that does not (d,)."""
+        return (0.0,) * self.dim
+
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """Size of the domain along each tangent direction (intrinsic_dim,): the sides of its bounds, and of a square of equal
+        measure where it is curved."""
+        if self.is_flat:
+            return tuple(b - a for a, b in zip(*self.bounds, strict=True))
+        return (self.ground.measure ** (1.0 / self.intrinsic_dim),) * self.intrinsic_dim
+
+    def tangent_frame(self, coords: Tensor) -> Tensor:
+        """Return orthonormal tangent vectors at coords (..., d), the columns of (..., d, intrinsic_dim)."""
+        eye = torch.eye(self.dim, dtype=coords.dtype, device=coords.device)
+        return eye.expand(*coords.shape[:-1], self.dim, self.dim)
+
+    def log_map(self, base: Tensor, coords: Tensor) -> Tensor:
+        """Return where coords (..., d) lie as seen from base (..., d): offsets (..., intrinsic_dim) in the tangent frame of
+        base, whose length is the distance along the domain (the logarithm map)."""
+        return self.wrapped(coords - base)
+
+    def exp_map(self, base: Tensor, offsets: Tensor) -> Tensor:
+        """Return the points (..., d) reached from base (..., d) along offsets (..., intrinsic_dim) (the exponential map).
+
+        They may lie outside the domain where it has a border.
+        """
+        return base + offsets
+
+    def wrapped(self, differences: Tensor) -> Tensor:
+        """Return differences of coordinates (..., d), taken the short way around the coordinates that repeat."""
+        if not any(self.axis_periods):
+            return differences
+        periods = torch.as_tensor(self.axis_periods, dtype=differences.dtype, device=differences.device)
+        turns = torch.round(differences / torch.where(periods > 0, periods, 1.0))
+        return differences - periods * turns
 
     @abstractmethod
     def to_config(self) -> dict:
@@ -141,6 +198,49 @@ class Box(Domain):
 
     def to_config(self):
         return {"type": "box", "low": list(self.low), "high": list(self.high)}
+
+
+class Derived(Domain):
+    """A domain whose points are points of another, `domain`: dimensions, bounds, map from the cube and geometry are its."""
+
+    domain: Domain
+
+    @property
+    def dim(self) -> int:
+        return self.domain.dim
+
+    @property
+    def intrinsic_dim(self) -> int:
+        return self.domain.intrinsic_dim
+
+    @property
+    def unit_dim(self) -> int:
+        return self.domain.unit_dim
+
+    @property
+    def bounds(self):
+        return self.domain.bounds
+
+    @property
+    def is_flat(self) -> bool:
+        return self.domain.is_flat
+
+    @property
+    def axis_periods(self):
+        return self.domain.axis_periods
+
+    @property
+    def lengths(self):
+        return self.domain.lengths
+
+    def tangent_frame(self, coords):
+        return self.domain.tangent_frame(coords)
+
+    def log_map(self, base, coords):
+        return self.domain.log_map(base, coords)
+
+    def exp_map(self, base, offsets):
+        return self.domain.exp_map(base, offsets)
 
 
 def rounding(coords: Tensor) -> float:

@@ -62,7 +62,7 @@ class Ball(Domain):
 
 @dataclass(frozen=True)
 class Sphere(Domain):
-    """The surface of a ball in R^3; the weights of a discretization are areas.
+    """The surface of a ball in R^3; the weights of a discretization are areas, offsets arcs towards east and north.
 
     Map: Lambert's equal-area cylinder, z = 1 - 2 u_0 and longitude 2 pi u_1 (Archimedes: equal heights, equal areas).
     """
@@ -96,6 +96,37 @@ class Sphere(Domain):
 
     def to_unit(self, coords):
         return _angles(coords - torch.as_tensor(self.center, dtype=coords.dtype, device=coords.device))
+
+    def tangent_frame(self, coords):
+        """East and north, (..., 3, 2); at the poles those of the meridian of longitude 0."""
+        x, y, z = self._directions(coords).unbind(-1)
+        sine = torch.hypot(x, y)  # of the angle from the pole
+        at_pole = sine < 1e-9
+        safe = torch.where(at_pole, 1.0, sine)
+        cos, sin = torch.where(at_pole, 1.0, x / safe), torch.where(at_pole, 0.0, y / safe)
+        east = torch.stack([-sin, cos, torch.zeros_like(z)], dim=-1)
+        return torch.stack([east, torch.stack([-z * cos, -z * sin, sine], dim=-1)], dim=-1)
+
+    def log_map(self, base, coords):
+        frame, toward = self.tangent_frame(base), self._directions(coords)
+        along = (frame.mT @ toward[..., None])[..., 0]
+        sine = along.norm(dim=-1)  # of the angle between the two
+        angle = torch.atan2(sine, (self._directions(base) * toward).sum(-1))
+        # the antipode lies in every direction: east is as good as another
+        opposite = torch.stack([math.pi * (angle > 1).to(angle), torch.zeros_like(angle)], dim=-1)
+        scale = angle / torch.where(sine > 0, sine, 1.0)
+        return self.radius * torch.where((sine > 0)[..., None], along * scale[..., None], opposite)
+
+    def exp_map(self, base, offsets):
+        frame = self.tangent_frame(base)
+        angle = offsets.norm(dim=-1, keepdim=True) / self.radius
+        along = (frame @ offsets[..., None])[..., 0] / self.radius * torch.sinc(angle / math.pi)  # sin(t) / t
+        center = torch.as_tensor(self.center, dtype=base.dtype, device=base.device)
+        return center + self.radius * (angle.cos() * self._directions(base) + along)
+
+    def _directions(self, coords: Tensor) -> Tensor:
+        offsets = coords - torch.as_tensor(self.center, dtype=coords.dtype, device=coords.device)
+        return offsets / offsets.norm(dim=-1, keepdim=True)
 
     def to_config(self):
         return {"type": "sphere", "radius": self.radius, "center": list(self.center)}
@@ -135,6 +166,13 @@ class Torus(Domain):
 
     def to_unit(self, coords):
         return (coords / torch.as_tensor(self.periods, dtype=coords.dtype, device=coords.device)).clamp(0, 1)
+
+    @property
+    def axis_periods(self):
+        return self.periods
+
+    def exp_map(self, base, offsets):
+        return (base + offsets) % torch.as_tensor(self.periods, dtype=base.dtype, device=base.device)
 
     def to_config(self):
         return {"type": "torus", "periods": list(self.periods)}

@@ -10,6 +10,7 @@ from inrbridge.discretization import Discretization, Grid
 from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.sampling.arguments import check_call, check_count
+from inrbridge.sampling.nested import scaled
 
 
 def grid(
@@ -24,7 +25,7 @@ def grid(
         n: the shape of the grid, or a number of points: round(n^(1/d)) along each axis, so that the total may differ.
     """
     dtype = check_call(domain, generator, dtype)
-    if not isinstance(domain, Box | Torus):
+    if not isinstance(domain.ground, Box | Torus):
         raise ConfigError(f'Got {domain}, expected a Box or Torus under a grid; use the sampler "lattice" or "sobol".')
     if isinstance(n, tuple | list | torch.Size):
         shape = tuple(check_count(size) for size in n)
@@ -38,9 +39,11 @@ def grid(
     axes = [a + h * torch.arange(size, dtype=torch.float64) for a, h, size in zip(start, step, shape, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, domain.dim)
     total = math.prod(shape)
+    density = domain.weigh(points)
+    weights = torch.full((total,), domain.measure / total, dtype=torch.float64) if density is None else scaled(density, domain)
     return Discretization(
         points.to(device=device, dtype=dtype),
-        torch.full((total,), domain.measure / total, dtype=dtype, device=device),
+        weights.to(device=device, dtype=dtype),
         domain,
         sampler="grid",
         structure=Grid(shape, start, step),

@@ -1,7 +1,9 @@
 """Floor 4: samplers whose points are the first n of an extensible sequence: lattice, sobol, halton, uniform.
 
 A sequence on the unit cube is carried onto the domain by its measure-preserving map, so that equal weights integrate
-the uniform measure. A domain without such a map (`Region`) keeps those points of its envelope that lie on it.
+the uniform measure. A domain without such a map keeps those points of its envelope that lie on it (`Region`), or takes its
+charts in turn, each point with the volume that its chart and the partition of unity give it (`Manifold`). A density
+(`Weighted`) multiplies the weights.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from inrbridge.sampling.sequences import (
     SobolSequence,
     UniformSequence,
     draw_seed,
+    sequence_on,
 )
 
 BLOCK = 2**16  # rows drawn at a time
@@ -41,7 +44,7 @@ def lattice(domain: Domain, n: int, generator: torch.Generator | None = None, *,
     torch.Size([1024, 2])
     """
     dtype = check_call(domain, generator, dtype)
-    sequence = LatticeSequence.draw(domain.envelope.unit_dim, generator)
+    sequence = sequence_on(domain, lambda dim: LatticeSequence.draw(dim, generator))
     return first_points("lattice", sequence, domain, check_count(n), dtype, device)
 
 
@@ -51,21 +54,21 @@ def sobol(domain: Domain, n: int, generator: torch.Generator | None = None, *, d
     With n = 2^(m d) on a Box each cell of the grid of (2^m)^d cells holds exactly one point.
     """
     dtype = check_call(domain, generator, dtype)
-    sequence = SobolSequence(domain.envelope.unit_dim, draw_seed(generator))
+    sequence = sequence_on(domain, lambda dim: SobolSequence(dim, draw_seed(generator)))
     return first_points("sobol", sequence, domain, check_count(n), dtype, device)
 
 
 def halton(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
     """Return the first n Halton points, their digits permuted by `generator`; even for every n, few dimensions."""
     dtype = check_call(domain, generator, dtype)
-    sequence = HaltonSequence(domain.envelope.unit_dim, draw_seed(generator))
+    sequence = sequence_on(domain, lambda dim: HaltonSequence(dim, draw_seed(generator)))
     return first_points("halton", sequence, domain, check_count(n), dtype, device)
 
 
 def uniform(domain: Domain, n: int, generator: torch.Generator | None = None, *, dtype=None, device=None) -> Discretization:
     """Return n independent uniform points (Monte Carlo); without a generator those of seed 0."""
     dtype = check_call(domain, generator, dtype)
-    sequence = UniformSequence(domain.envelope.unit_dim, draw_seed(generator) or 0)
+    sequence = sequence_on(domain, lambda dim: UniformSequence(dim, draw_seed(generator) or 0))
     return first_points("uniform", sequence, domain, check_count(n), dtype, device)
 
 
@@ -74,11 +77,13 @@ class Selection:
     """Which points of a sequence are kept and how they are weighted; both ask rows (m, sequence.dim) and points (m, d).
 
     `weigh` returns relative weights (m,), equal when absent; `keep` bool (m,), true for about `share` of the points.
+    `complete`: the weights are volumes already, which neither the map from the cube nor a density changes.
     """
 
     weigh: Callable[[Tensor, Tensor], Tensor] | None = None
     keep: Callable[[Tensor, Tensor], Tensor] | None = None
     share: float = 1.0
+    complete: bool = False
 
 
 def first_points(
@@ -95,7 +100,10 @@ def first_points(
     weights = torch.ones(n, dtype=torch.float64)
     if selection.weigh is not None:
         weights = selection.weigh(unit, points).to("cpu", torch.float64)
-    weights = weights * (domain.measure / weights.sum())
+    if not selection.complete:
+        for factor in (domain.envelope.unit_jacobian(unit[:, : domain.envelope.unit_dim]), domain.weigh(points)):
+            weights = weights if factor is None else weights * factor.to("cpu", torch.float64)
+    weights = scaled(weights, domain)
     structure = None
     if isinstance(sequence, LatticeSequence) and isinstance(domain, Box | Torus) and n & (n - 1) == 0:
         structure = Lattice(sequence.vector, sequence.shift)
@@ -109,6 +117,17 @@ def first_points(
     )
 
 
+def scaled(weights: Tensor, domain: Domain) -> Tensor:
+    """Return relative weights (n,) scaled to sum to the measure of the domain."""
+    total = weights.sum()
+    if not total > 0:
+        raise EmptyDiscretization(
+            f"Got {len(weights)} points of {domain} that all weigh 0, expected some where the density is above 0; ask for more "
+            "points, or put the density on a smaller domain."
+        )
+    return weights * (domain.measure / total)
+
+
 def _extend(name, sequence, domain, dtype, device, selection, m: int) -> Discretization:
     return first_points(name, sequence, domain, check_count(m), dtype, device, selection)
 
@@ -116,14 +135,14 @@ def _extend(name, sequence, domain, dtype, device, selection, m: int) -> Discret
 def _selected(sequence: Sequence, domain: Domain, n: int, dtype, device, selection: Selection) -> tuple[Tensor, Tensor]:
     """Return the first n selected rows (n, sequence.dim) and their points (n, d)."""
     envelope = domain.envelope
-    share = selection.share * domain.measure / envelope.measure
+    share = selection.share * domain.ground.measure / envelope.ground.measure
     limit = 2**16 + math.ceil(16 * n / share)
     chosen, found, start = [], 0, 0
     while found < n:
         if start >= limit:
             raise EmptyDiscretization(
                 f"Found {found} of {n} points of {domain} among {start} points of {envelope}, expected a share of about "
-                f"{share:.3g}; correct the measure or the indicator of the region."
+                f"{share:.3g}; correct the measure or the indicator of the region, or put it into a smaller domain around it."
             )
         # Some more than expected, so that one round is mostly enough; blocks, so that memory stays bounded.
         wanted = n - found if share == 1 else math.ceil(1.1 * (n - found) / share) + 64

@@ -7,12 +7,14 @@ before, so that the first n points are a prefix of the first 2n for every n. All
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from inrbridge.domains import Domain, Manifold
 from inrbridge.errors import ConfigError
 
 # Generating vectors of rank-1 lattices that are extensible in base 2. Two and three dimensions: found by a search of all
@@ -161,6 +163,40 @@ class UniformSequence:
             block = torch.rand(self.BLOCK, self.dim, generator=generator, dtype=torch.float64)
             blocks.append(block[max(start - at, 0) : stop - at])
         return torch.cat(blocks)
+
+
+@dataclass(frozen=True)
+class InterleavedSequence:
+    """One sequence dealt out to `parts` charts in turn: row i is row i // parts, with the choice of chart i % parts in front.
+
+    A prefix is then of low discrepancy on every chart.
+    """
+
+    sequence: Sequence
+    parts: int
+
+    @property
+    def dim(self) -> int:
+        return self.sequence.dim + 1
+
+    def __call__(self, start, stop):
+        index = torch.arange(start, stop)
+        turn, part = index // self.parts, index % self.parts
+        first = start // self.parts
+        rows = self.sequence(first, (stop - 1) // self.parts + 1)[turn - first]
+        return torch.cat([(part[:, None] + 0.5) / self.parts, rows], dim=1)
+
+
+def sequence_on(domain: Domain, make: Callable[[int], Sequence], more: int = 0) -> Sequence:
+    """Return the sequence whose first columns `domain.envelope.from_unit` takes, followed by `more` columns.
+
+    Args:
+        make: the sequence of a number of dimensions.
+    """
+    envelope = domain.envelope
+    if isinstance(envelope.ground, Manifold):
+        return InterleavedSequence(make(envelope.intrinsic_dim + more), len(envelope.ground.charts))
+    return make(envelope.unit_dim + more)
 
 
 def draw_seed(generator: torch.Generator | None) -> int | None:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Domain, Torus
+from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, NotFinite, ShapeMismatch, unknown_name
 from inrbridge.field import Field
 from inrbridge.sampling.arguments import check_call, check_count
-from inrbridge.sampling.nested import Selection, first_points, sobol
-from inrbridge.sampling.sequences import Sequence, SobolSequence, draw_seed
+from inrbridge.sampling.nested import Selection, first_points, scaled, sobol
+from inrbridge.sampling.sequences import InterleavedSequence, Sequence, SobolSequence, draw_seed, sequence_on
 
 DENSITY_PROBES = 2**14  # where the mean and the peak of a density are looked for
 VORONOI_PROBES = 64  # for each point
@@ -38,11 +38,15 @@ def shrunk(
             prod_a 2 |t_a|) or "voronoi" integrate the domain's measure.
     """
     dtype = check_call(domain, generator, dtype)
-    weigh = {"equal": None, "density": _shrinking_jacobian, "voronoi": VoronoiVolumes(domain)}
+    sequence = sequence_on(domain, lambda dim: ShrunkSequence(SobolSequence(dim, draw_seed(generator))))
+    weigh = {
+        "equal": Selection(_ones, complete=True),
+        "density": Selection(ShrinkingJacobian(isinstance(sequence, InterleavedSequence))),
+        "voronoi": Selection(VoronoiVolumes(domain), complete=True),
+    }
     if weights not in weigh:
         raise unknown_name("kind of weights", weights, weigh)
-    sequence = ShrunkSequence(SobolSequence(domain.envelope.unit_dim, draw_seed(generator)))
-    return first_points("shrunk", sequence, domain, check_count(n), dtype, device, Selection(weigh[weights]))
+    return first_points("shrunk", sequence, domain, check_count(n), dtype, device, weigh[weights])
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,19 @@ class ShrunkSequence:
         return (1 + t * t.abs()) / 2
 
 
-def _shrinking_jacobian(unit: Tensor, points: Tensor) -> Tensor:
-    s = 2 * unit - 1  # s = t |t|, ds/dt = 2 |t| = 2 sqrt |s|
-    return (2 * s.abs().sqrt()).prod(-1)
+@dataclass(frozen=True)
+class ShrinkingJacobian:
+    """Volume that the shrinking makes around each row; the choice of a chart, which may stand in front, is not shrunk."""
+
+    has_choice: bool
+
+    def __call__(self, unit: Tensor, points: Tensor) -> Tensor:
+        s = 2 * unit[:, int(self.has_choice) :] - 1  # s = t |t|, ds/dt = 2 |t| = 2 sqrt |s|
+        return (2 * s.abs().sqrt()).prod(-1)
+
+
+def _ones(unit: Tensor, points: Tensor) -> Tensor:
+    return torch.ones(len(unit), dtype=torch.float64)
 
 
 def importance(
@@ -89,7 +103,7 @@ def importance(
     n = check_count(n)
     if not callable(density):
         raise ConfigError(f"Got {density!r} as the density, expected a Field or a function of coords (m, d).")
-    sequence = SobolSequence(domain.envelope.unit_dim + 1, draw_seed(generator))
+    sequence = sequence_on(domain, lambda dim: SobolSequence(dim, draw_seed(generator)), more=1)
     probes = sobol(domain, DENSITY_PROBES, dtype=dtype, device=device).points
     bounded, share = BoundedDensity.probe(density, floor, probes)
     return first_points("importance", sequence, domain, n, dtype, device, Selection(bounded.weigh, bounded.keep, share))
@@ -165,6 +179,8 @@ def points(
     domain.check(coords)
     if weights is None:
         weights = torch.full((check_count(len(coords)),), domain.measure / len(coords))
+        density = domain.weigh(coords)
+        weights = weights if density is None else scaled(density, domain)
     elif isinstance(weights, str):
         if weights != "voronoi":
             raise unknown_name("kind of weights", weights, ["voronoi"])
@@ -190,9 +206,10 @@ def _own_weights(domain: Domain, n: int, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VoronoiVolumes:
-    """Volumes of the points' Voronoi cells on a domain, as the share of Sobol' probes nearest to each point.
+    """Measures of the points' Voronoi cells on a domain, as the share of Sobol' probes nearest to each point.
 
-    sum_j v_j f(x_j) is then the mean over the probes of f at the nearest point.
+    sum_j v_j f(x_j) is then the mean over the probes of f at the nearest point. Nearest by coordinates, around those that
+    repeat: on a sphere the nearest by the chord is the nearest by the arc.
     """
 
     domain: Domain
@@ -201,11 +218,12 @@ class VoronoiVolumes:
         from scipy.spatial import cKDTree
 
         coords = points.to("cpu", torch.float64)
-        probes = sobol(self.domain, max(VORONOI_PROBES * len(coords), 2**14), dtype=torch.float64).points
-        periods = None
-        if isinstance(self.domain, Torus):
-            periods = torch.tensor(self.domain.periods, dtype=torch.float64)
-            coords = coords % periods
-        tree = cKDTree(coords.numpy(), boxsize=None if periods is None else periods.numpy())
-        nearest = torch.from_numpy(tree.query(probes.numpy())[1])
-        return torch.bincount(nearest, minlength=len(coords)) * (self.domain.measure / len(probes))
+        probes = sobol(self.domain, max(VORONOI_PROBES * len(coords), 2**14), dtype=torch.float64)
+        periods = torch.tensor(self.domain.axis_periods, dtype=torch.float64)
+        repeats = periods > 0
+        coords = torch.where(repeats, coords % torch.where(repeats, periods, 1.0), coords)
+        tree = cKDTree(coords.numpy(), boxsize=periods.numpy() if bool(repeats.any()) else None)
+        nearest = torch.from_numpy(tree.query(probes.points.numpy())[1])
+        if bool((probes.weights == probes.weights[0]).all()):
+            return torch.bincount(nearest, minlength=len(coords)) * (self.domain.measure / len(probes))
+        return torch.bincount(nearest, weights=probes.weights, minlength=len(coords))
