@@ -23,8 +23,10 @@ from inrbridge.nn import (
     Sampled,
     Sequential,
 )
+from inrbridge.sampling import get_sampler
 
 _NORMS = {"batch": BatchNorm, "instance": InstanceNorm, "layer": LayerNorm, "none": None}
+_OWN_POINTS = ("none", "lattice", "grid", "sobol", "halton")
 
 
 class ConvNet(INRNet):
@@ -44,8 +46,9 @@ class ConvNet(INRNet):
         norm: "batch", "instance", "layer" or "none".
         dropout: share of channels dropped before the head.
         points: size of the net's own discretization; None: one point for each grid cell.
-        resample: whether the samples are first brought onto that discretization (`Resample`), so that all layers see the
-            same points whatever the field was sampled on; else every layer lives on the points that are given.
+        resample: "none": every layer lives on the points that are given. "lattice", "grid", "sobol" or "halton": the net's own
+            discretization is of this sampler, and samples are first read onto it (`Resample`), so that number and kind of
+            the given points matter little to any layer; on a grid all that follows is a CNN and costs as much.
     """
 
     name = "convnet"
@@ -54,17 +57,22 @@ class ConvNet(INRNet):
                  strides: Sequence[int] | None = None, resolution: int = 32, kernel_size: int = 3, kernel: str = "reconstruct",
                  order: int = 2, neighbors: int | None = None, border: str = "zeros", norm: str = "batch",
                  activation: str = "relu", dropout: float = 0.0, points: int | None = None,
-                 resample: bool = False, generator: torch.Generator | None = None):  # fmt: skip
+                 resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
         strides = [1] * len(widths) if strides is None else list(strides)
         if len(strides) != len(widths):
             raise ConfigError(f"Got {len(widths)} widths and {len(strides)} strides, expected as many; give one stride a width.")
+        if resample not in _OWN_POINTS:
+            raise ConfigError(f'Got resample "{resample}", expected one of: {", ".join(_OWN_POINTS)}.')
         if norm not in _NORMS:
             raise ConfigError(f'Got norm "{norm}", expected one of: {", ".join(_NORMS)}.')
         options = {"widths": list(widths), "strides": strides, "resolution": resolution, "kernel_size": kernel_size,
                    "kernel": kernel, "order": order, "neighbors": neighbors, "border": border, "norm": norm,
                    "activation": activation, "dropout": dropout, "points": points, "resample": resample}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
-        self.resample = Resample(self.own_discretization(), order, neighbors) if resample else nn.Identity()
+        self.resample: nn.Module = nn.Identity()
+        if resample != "none":
+            self._own = get_sampler(resample)(domain, self.points)
+            self.resample = Resample(self._own, order, neighbors)
         layers: list[nn.Module] = []
         times, channels = 1, in_channels
         for width, stride in zip(widths, strides, strict=True):

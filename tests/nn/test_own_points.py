@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inrbridge.domains import Ball, Box
-from inrbridge.errors import ShapeMismatch
+from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.models import build_model
 from inrbridge.nn import Resample, Sampled
 from inrbridge.sampling import grid, lattice, shrunk, sobol
@@ -78,7 +78,7 @@ def test_another_domain_is_refused():
         Resample(lattice(Box.unit(2), 16))(samples(sobol(BOX, 64), waves))
 
 
-@pytest.mark.parametrize("resample", [True, False])
+@pytest.mark.parametrize("resample", ["lattice", "grid", "none"])
 def test_a_net_of_its_own_points_hardly_sees_the_sampler(resample, generator):
     """Shrunk points (appendix E.1) with equal weights move the output of a net that lives on them, of this one hardly."""
     options = {"widths": (8, 8), "strides": (1, 2), "resolution": 12, "points": 256, "resample": resample, "norm": "instance"}
@@ -88,9 +88,9 @@ def test_a_net_of_its_own_points_hardly_sees_the_sampler(resample, generator):
         spread = net(samples(lattice(BOX, 4096), lambda x: waves(x[:, [1, 0]]))) - truth  # of two different fields
         for points in (grid(BOX, (32, 32)), sobol(BOX, 1024, generator), shrunk(BOX, 1024, generator)):
             error = (net(samples(points, waves)) - truth).norm() / spread.norm()
-            if resample:
+            if resample != "none":
                 assert error < 0.02, (points.sampler, float(error))
-    if not resample:  # the negative control; the last points are the shrunk ones
+    if resample == "none":  # the negative control; the last points are the shrunk ones
         assert error > 0.2, float(error)
 
 
@@ -98,9 +98,14 @@ def test_a_net_keeps_its_weights_with_or_without(generator):
     make = lambda resample: build_model(  # noqa: E731
         "convnet", BOX, 1, 3, widths=(4,), resolution=8, resample=resample, generator=generator
     ).eval()
-    own, free = make(True), make(False)
+    own, free = make("grid"), make("none")
     free.load_state_dict(own.state_dict())
     x = samples(own.own_discretization(), waves)
     assert torch.equal(own(x), free(x))
     rebuilt = build_model(own.name, BOX, 1, 3, **own.config()["options"])
-    assert isinstance(rebuilt.resample, Resample)
+    assert isinstance(rebuilt.resample, Resample) and rebuilt.own_discretization().sampler == "grid"
+
+
+def test_unknown_points_of_its_own_are_refused():
+    with pytest.raises(ConfigError, match='Got resample "shrunk", expected one of: none, lattice'):
+        build_model("convnet", BOX, 1, 3, resample="shrunk")
