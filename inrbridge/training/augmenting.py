@@ -1,46 +1,68 @@
-"""Floor 8: a field seen at changed coordinates: f(x) becomes f(A(x)), with a random A for each field of a minibatch.
+"""Floor 8: fields seen from random views and in random colours, other ones for each field of a minibatch.
 
-Reading the field elsewhere is the same as transforming it; its file stays as it is. Coordinates that leave the box are
-brought back to its nearest point.
+Reading a field elsewhere is transforming it (`transforms.augmentation`); its file stays as it is. Coordinates that leave the
+domain are brought back by `augment.border`. Dense labels belong to the coordinates that `augmented` returns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from inrbridge.data.channels import RANGES, RGB
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Box, Domain
+from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
 from inrbridge.training.config import AugmentConfig
+from inrbridge.transforms.augmentation import check_view, draw_colours, draw_views
+from inrbridge.transforms.returning import check_border, returned
 
 
-def check_augment(augment: AugmentConfig, domain: Domain) -> None:
-    """Refuse what a domain does not allow."""
-    if augment.is_active and not isinstance(domain, Box):
+def check_augment(augment: AugmentConfig, domain: Domain, channels: Sequence[str] = ()) -> None:
+    """Refuse what a domain or the channels do not allow."""
+    if not all(0 <= axis < domain.dim for axis in augment.flip):
+        raise ConfigError(f'Got the axes {augment.flip} in "augment.flip", expected numbers from 0 to {domain.dim - 1}.')
+    if augment.moves:
+        try:
+            check_border(augment.border, domain)
+            check_view(domain, **_view(augment))
+        except ConfigError as error:
+            raise ConfigError(f"The section [augment] does not fit the fields. {error}") from error
+    if augment.saturation and channels and tuple(channels) != RGB:
         raise ConfigError(
-            f"Got [augment] on {domain}, expected a Box: on other domains these changes leave it; remove the section."
+            f'Got "augment.saturation" for fields of the channels {", ".join(channels)}, expected {", ".join(RGB)}; set it to 0.'
         )
-    for axis in augment.flip:
-        if not 0 <= axis < domain.dim:
-            raise ConfigError(f'Got the axis {axis} in "augment.flip", expected 0 to {domain.dim - 1}.')
 
 
 def augmented(discretization: Discretization, augment: AugmentConfig, count: int, chance: torch.Generator) -> Tensor:
-    """Return coordinates (b, n, d) of `count` fields: mirrored, scaled about the centre, shifted, shaken, in this order."""
-    points, box = discretization.points, discretization.domain
-    n, d = points.shape
-    low, high = points.new_tensor(box.low), points.new_tensor(box.high)
-    centre, size = (low + high) / 2, high - low
-
-    def uniform(*shape: int) -> Tensor:  # in [-1, 1)
-        return (torch.rand(*shape, generator=chance, dtype=torch.float64) * 2 - 1).to(points)
-
-    factor = 1 + augment.scale * uniform(count, 1, d)
-    for axis in augment.flip:
-        factor[:, :, axis] *= torch.where(uniform(count, 1) < 0, -1.0, 1.0)
-    coords = centre + (points - centre) * factor + augment.shift * size * uniform(count, 1, d)
+    """Return coordinates (b, n, d) of `count` fields: turned, mirrored, scaled, cropped, shifted about the centre, shaken."""
+    points, domain = discretization.points, discretization.domain
+    low, high = (points.new_tensor(v) for v in domain.bounds)
+    centre = (low + high) / 2
+    matrix, offset = (t.to(points) for t in draw_views(domain, count, chance, **_view(augment)))
+    coords = centre + (points - centre) @ matrix.mT + offset[:, None]
     if augment.noise:
-        shake = torch.randn(count, n, d, generator=chance, dtype=torch.float64).to(points)
+        shake = torch.randn(coords.shape, generator=chance, dtype=torch.float64).to(points)
         coords = coords + augment.noise * discretization.spacing * shake
-    return torch.minimum(torch.maximum(coords, low), high)
+    return returned(coords, domain, augment.border)
+
+
+def recoloured(values: Tensor, augment: AugmentConfig, channels: Sequence[str], count: int, rows: Sequence[int],
+               chance: torch.Generator) -> Tensor:  # fmt: skip
+    """Change the values (b, n, c) of those `rows` of `count` fields that are here: more or less bright, and so on.
+
+    Contrast stretches about the middle of what a channel's name says of its range, about 0 where it says nothing.
+    """
+    if not augment.recolours:
+        return values
+    middles = [sum(RANGES.get(name, (0.0, 0.0))) / 2 for name in channels]
+    amounts = {"brightness": augment.brightness, "contrast": augment.contrast, "saturation": augment.saturation}
+    matrix, offset = draw_colours(len(channels), count, chance, drop=augment.drop, middles=middles, **amounts)
+    matrix, offset = (t[list(rows)].to(values) for t in (matrix, offset))
+    return values @ matrix.mT + offset[:, None]
+
+
+def _view(augment: AugmentConfig) -> dict:
+    return {"rotate": augment.rotate, "scale": augment.scale, "crop": augment.crop, "shift": augment.shift, "flip": augment.flip}

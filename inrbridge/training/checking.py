@@ -23,7 +23,7 @@ def check_config(config: TrainConfig) -> dict:
         named_sampler(name)
     device = choose_device(config.run.device)
     train_set, eval_set = datasets_of(config, None, None)
-    check_augment(config.augment, train_set.domain)
+    check_augment(config.augment, train_set.domain, train_set.channels)
     task = get_task(config.task)
     outputs = task.outputs(train_set)
     if eval_set is not None:

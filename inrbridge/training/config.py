@@ -107,7 +107,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of the coordinates at which a field is read, for each field of a minibatch (boxes only)."""
+    """Random changes of where a field is read (boxes; shifts, flips and noise on a torus too) and of its values."""
 
     noise: float = _key(0.0, "standard deviation of the noise on coordinates, in units of the point spacing")
     shift: float = _key(0.0, "largest shift, as a share of the domain's size")
@@ -116,7 +116,24 @@ class AugmentConfig:
 
     @property
     def is_active(self) -> bool:
-        return bool(self.noise or self.shift or self.scale or self.flip)
+    rotate: float = _key(0.0, "largest angle of a rotation about the centre, in radians")
+    crop: float = _key(1.0, "smallest share of each side that a random part of the domain keeps as the whole view; 1: all")
+        return self.moves or self.recolours
+    border: str = _key("clamp", 'where coordinates go that leave the domain: "clamp", "reflect" or "circular"')
+    brightness: float = _key(0.0, "largest number added to all channels")
+    contrast: float = _key(0.0, "largest relative change of the distance to the middle of a channel's range, below 1")
+    saturation: float = _key(0.0, "largest relative change of the distance of a colour to its grey, below 1")
+    drop: float = _key(0.0, "chance of each channel to be set to 0, below 1")
+
+    @property
+    def moves(self) -> bool:
+        """Whether fields are read elsewhere."""
+        return bool(self.noise or self.shift or self.scale or self.rotate or self.crop != 1 or self.flip)
+
+    @property
+    def recolours(self) -> bool:
+        """Whether values are changed."""
+        return bool(self.brightness or self.contrast or self.saturation or self.drop)
 
 
 @dataclass(frozen=True)
@@ -297,7 +314,13 @@ def _check_ranges(config: TrainConfig) -> None:
         ("optimizer.label_smoothing", optimizer.label_smoothing, 0 <= optimizer.label_smoothing < 1, "0 up to, but not, 1"),
         ("augment.noise", augment.noise, augment.noise >= 0, "0 or more"),
         ("augment.shift", augment.shift, augment.shift >= 0, "0 or more"),
-        ("augment.scale", augment.scale, 0 <= augment.scale < 1, "0 up to, but not, 1"),
+        ("augment.rotate", augment.rotate, augment.rotate >= 0, "0 or more"),
+        ("augment.crop", augment.crop, 0 < augment.crop <= 1, "above 0, at most 1"),
+        ("augment.brightness", augment.brightness, augment.brightness >= 0, "0 or more"),
+        *(
+            (f"augment.{name}", getattr(augment, name), 0 <= getattr(augment, name) < 1, "0 up to, but not, 1")
+            for name in ("scale", "contrast", "saturation", "drop")
+        ),
         ("run.out", run.out, bool(run.out), "the name of a folder"),
         ("run.threads", run.threads, run.threads >= 0, "0 or more"),
         ("run.checkpoint_every", run.checkpoint_every, run.checkpoint_every >= 0, "0 or more"),

@@ -21,7 +21,7 @@ from inrbridge.nn import use_generator
 from inrbridge.nn.sampled import Sampled
 from inrbridge.progress import Progress
 from inrbridge.sampling.fixed import fixed_points
-from inrbridge.training.augmenting import augmented, check_augment
+from inrbridge.training.augmenting import augmented, check_augment, recoloured
 from inrbridge.training.checkpoint import load_step, save_step
 from inrbridge.training.config import RunConfig, TrainConfig, load_config
 from inrbridge.training.distributed import World, processes
@@ -93,7 +93,7 @@ class _Run:
                 "at least one field for each; raise data.batch_size or start fewer processes."
             )
         self.config, self.world, self.train_set, self.eval_set = config, world, train_set, eval_set
-        check_augment(config.augment, train_set.domain)
+        check_augment(config.augment, train_set.domain, train_set.channels)
         seed, device = config.run.seed, world.device
         self.task = get_task(config.task, config.optimizer.label_smoothing)
         self.class_names = list(train_set.class_names)
@@ -193,17 +193,17 @@ class _Run:
         draw, device, augment = self.source.draw(step), self.world.device, self.config.augment
         points, mine = draw.discretization.points, self.world.share(indices)
         values = self.cache.values(mine, draw, len(self.train_set.channels))
-        if values is not None:
-            labels = torch.as_tensor(self.train_set.labels)[mine]
-        else:
-            stack, labels = self.train_set.batch(mine)
-            if augment.is_active:
-                chance = generator(self.config.run.seed, "augment", step)
-                first = self.world.share(list(range(len(indices))))
+        first = self.world.share(list(range(len(indices))))
+        if values is None:
+            chance = generator(self.config.run.seed, "augment", step)
+            if augment.moves:
                 points = augmented(draw.discretization, augment, len(indices), chance)[first]
             with torch.no_grad():
-                values = stack.to(device)(points)
-        return Batch(Sampled(draw.discretization, values), torch.as_tensor(labels).to(device))
+                values = self.train_set.stack(mine).to(device)(points)
+            values = recoloured(values, augment, self.train_set.channels, len(indices), first, chance)
+        labels = torch.as_tensor(self.train_set.labels)[mine].to(device) if self.task.has_labels else None
+        noise = Noise((derive(self.config.run.seed, "noise", step, place) for place in first), device)
+        return Batch(Sampled(draw.discretization, values), labels, noise=noise)
 
     @contextlib.contextmanager
     def _dropout(self, step: int) -> Iterator[None]:

@@ -4,14 +4,15 @@ import pytest
 import torch
 from fake_training import MemoryDataset, striped
 
-from inrbridge import Box, Sphere, stack
+from inrbridge import Box, FunctionField, Sphere, Torus, stack
 from inrbridge.errors import ConfigError, UnknownName
 from inrbridge.sampling import lattice
 from inrbridge.sampling.fixed import fixed_points
-from inrbridge.training.augmenting import augmented, check_augment
+from inrbridge.training.augmenting import augmented, check_augment, recoloured
 from inrbridge.training.config import AugmentConfig, PointsConfig
 from inrbridge.training.points import PointSource, SampleCache
 from inrbridge.training.seeding import generator
+from inrbridge.transforms import AffineField, MapChannels, MixChannels, augmentation
 
 BOX = Box.centered(2)
 
@@ -98,3 +99,43 @@ def test_augmentation_is_refused_where_it_means_nothing():
     with pytest.raises(ConfigError, match=r"augment\.flip"):
         check_augment(AugmentConfig(flip=(2,)), BOX)
     check_augment(AugmentConfig(), Sphere())
+    check_augment(AugmentConfig(shift=0.1, flip=(0,), noise=0.1), Torus((1.0, 1.0)))
+    with pytest.raises(ConfigError, match=r"\[augment\] does not fit .* seams"):
+        check_augment(AugmentConfig(scale=0.1), Torus((1.0, 1.0)))
+    with pytest.raises(ConfigError, match=r"augment\.saturation.*channels gray"):
+        check_augment(AugmentConfig(saturation=0.1), BOX, ["gray"])
+    with pytest.raises(ConfigError, match='border mode "zeros"'):
+        check_augment(AugmentConfig(shift=0.1, border="zeros"), BOX)
+
+
+@pytest.mark.parametrize("border", ["clamp", "reflect", "circular"])
+def test_every_field_of_a_minibatch_is_transformed_by_its_own_map(border):
+    """The coordinates and colours of a step are the views and colours of `transforms.augmentation`, field by field."""
+    points = lattice(Box((0.0, -1.0), (2.0, 3.0)), 64, dtype=torch.float64)
+    augment = AugmentConfig(shift=0.1, scale=0.2, rotate=0.4, crop=0.7, flip=(1,), border=border, contrast=0.3, brightness=0.1,
+                            saturation=0.2, drop=0.2)  # fmt: skip
+    rgb = FunctionField(lambda x: torch.cat([x, x.prod(-1, True)], -1) / 6, points.domain, 3)
+    chance = generator(0, "augment")
+    coords = augmented(points, augment, 5, chance)
+    values = recoloured(torch.stack([rgb(c) for c in coords])[[1, 4]], augment, ["red", "green", "blue"], 5, [1, 4], chance)
+    chance = generator(0, "augment")
+    view = {"rotate": 0.4, "scale": 0.2, "crop": 0.7, "shift": 0.1, "flip": (1,)}
+    matrix, offset = augmentation.draw_views(points.domain, 5, chance, **view)
+    colours = {"brightness": 0.1, "contrast": 0.3, "saturation": 0.2, "drop": 0.2, "middles": [0.5] * 3}
+    mix, add = augmentation.draw_colours(3, 5, chance, **colours)
+    centre = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    for row, got in zip((1, 4), values, strict=True):
+        seen = AffineField(
+            rgb, points.domain, matrix[row].tolist(), (centre - matrix[row] @ centre + offset[row]).tolist(), border
+        )
+        mixed = MixChannels(seen, mix[row].tolist(), ["r", "g", "b"])
+        torch.testing.assert_close(got, MapChannels(mixed, [1, 1, 1], add[row].tolist())(points.points))
+    assert not torch.allclose(values[0], rgb(points.points))  # negative control: something was changed
+    assert torch.equal(recoloured(values, AugmentConfig(shift=0.1), ["a"] * 3, 2, [0, 1], chance), values)
+
+
+def test_shifts_wrap_on_a_torus():
+    points = lattice(Torus((1.0, 2.0)), 64)
+    coords = augmented(points, AugmentConfig(shift=0.5, noise=0.3, flip=(0,)), 3, generator(0))
+    points.domain.check(coords)
+    assert len({round(float(v), 3) for v in (coords[0] - points.points).flatten()}) > 3
