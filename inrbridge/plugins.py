@@ -26,7 +26,7 @@ from inrbridge.hookspecs import API_VERSION, hookimpl
 from inrbridge.known import KNOWN_PLUGINS, pip_line
 
 GROUP = "inrbridge"
-BUILTIN = {"grid": "inrbridge.grid:GridFormat"}
+BUILTIN = {"grid": "inrbridge.grid:GridFormat", "output": "inrbridge.outputs:OutputFormat"}
 SESSION = "register() in this session"
 
 NOT_LOADED, LOADED, FAILED, DISABLED = "not loaded", "loaded", "failed", "disabled"

@@ -44,8 +44,9 @@ def source(body, name="bad"):
     return PLUGIN.format(name=name).replace("    return [Thing()]", body)
 
 
-def test_no_plugin_installed_leaves_the_builtin(site):
-    assert [r.name for r in plugins.rescan().records] == ["grid"] and record("grid").is_builtin
+def test_no_plugin_installed_leaves_the_builtin_ones(site):
+    assert [r.name for r in plugins.rescan().records] == ["grid", "output"]
+    assert record("grid").is_builtin and record("output").is_builtin
 
 
 def test_a_plugin_is_found_and_its_metadata_listed_without_import(site, monkeypatch):

@@ -55,7 +55,7 @@ def check_finite(names: Sequence[str], states: Mapping[str, Tensor]) -> None:
     """Raise NotFinite where a row of the states has NaN or infinite numbers."""
     if not states:
         return
-    sound = torch.stack([value.isfinite().flatten(1).all(1) for value in states.values()]).all(0)
+    sound = torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in states.values()]).all(0)
     if not bool(sound.all()):
         bad = [name for name, is_sound in zip(names, sound.tolist(), strict=True) if not is_sound]
         raise NotFinite(f"The parameters of {shorten(bad)} are NaN or infinite; fit them again with a lower learning rate.")
