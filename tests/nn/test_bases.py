@@ -1,66 +1,58 @@
-"""Bases: orthonormality by Gauss quadrature, recurrences against closed forms, coefficients there and back (Q15)."""
+"""Bases: recurrences against closed forms, gradients at poles and centres, coefficients there and back, errors.
+
+Orthonormality is law Q15, in test_property_q15_bases.py.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from inrbridge.domains import Ball, Box
+from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
-from inrbridge.nn import LegendreBasis, Sampled, ZernikeBasis, expand, legendre, project
+from inrbridge.nn import (
+    FourierBasis,
+    LegendreBasis,
+    ProductBasis,
+    Sampled,
+    SphericalHarmonics,
+    ZernikeBasis,
+    basis_for,
+    expand,
+    legendre,
+    project,
+)
 from inrbridge.sampling import lattice
 
-
-def gauss(n):
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    return torch.from_numpy(nodes), torch.from_numpy(weights / 2)
-
-
-def disc_rule(n):
-    """Points and weights on the unit disc, exact for polynomials of degree < n, weights sum to 1."""
-    nodes, weights = gauss(n)
-    radius, angle = ((nodes + 1) / 2).sqrt(), 2 * torch.pi * torch.arange(2 * n, dtype=torch.float64) / (2 * n)
-    points = torch.stack([radius[:, None] * angle.cos(), radius[:, None] * angle.sin()], -1).reshape(-1, 2)
-    return points, (weights[:, None] / (2 * n)).expand(-1, 2 * n).reshape(-1)
+DOUBLE = torch.float64
+DOMAINS = [
+    Box((-1.0, 0.0), (2.0, 0.5)),
+    Ball((1.0,), 2.0),
+    Ball((1.0, 0.0), 0.5),
+    Ball((1.0, 0.0, -1.0), 2.0),
+    Sphere(2.0, (1.0, 0.0, 0.0)),
+    Torus((1.0, 3.0)),
+    Product(Torus((2.0,)), Sphere()),
+]
 
 
-@pytest.mark.parametrize("total", [False, True])
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_legendre_products_are_orthonormal(dim, total):
-    domain = Box((-1.0, 0.0, 2.0)[:dim], (2.0, 0.5, 3.0)[:dim])
-    basis = LegendreBasis(domain, 4, total=total)
-    nodes, weights = gauss(6)
-    points = torch.stack(torch.meshgrid(*[nodes] * dim, indexing="ij"), -1).reshape(-1, dim)
-    rule = torch.stack(torch.meshgrid(*[weights] * dim, indexing="ij"), -1).reshape(-1, dim).prod(1)
-    values = basis(domain.from_unit((points + 1) / 2))
-    gram = torch.einsum("n,nk,nl->kl", rule, values, values)
-    torch.testing.assert_close(gram, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=1e-10)
+def points(domain, n, generator):
+    return domain.from_unit(torch.rand(n, domain.unit_dim, generator=generator, dtype=DOUBLE))
 
 
 def test_legendre_recurrence_at_high_degree():
-    x = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    x = torch.linspace(-1, 1, 50, dtype=DOUBLE)
     expected = np.polynomial.legendre.legvander(x.numpy(), 40) * np.sqrt(2 * np.arange(41) + 1)
     torch.testing.assert_close(legendre(x, 40), torch.from_numpy(expected), rtol=0, atol=1e-10)
     assert legendre(x, 0).shape == (50, 1)
 
 
-def test_zernike_polynomials_are_orthonormal_with_z00():
-    points, weights = disc_rule(24)
-    disc = Ball((0.5, -1.0), 2.0)
-    basis = ZernikeBasis(disc, 10)
-    values = basis(2 * points + torch.tensor([0.5, -1.0], dtype=torch.float64))
-    gram = torch.einsum("n,nk,nl->kl", weights, values, values)
-    torch.testing.assert_close(gram, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=1e-10)
-    assert torch.equal(values[:, 0], torch.ones(len(points), dtype=torch.float64))
-    assert len(basis) == 66 == values.shape[1]
-
-
-def test_zernike_closed_forms():
-    points, _ = disc_rule(5)
-    x, y = points.unbind(1)
+def test_zernike_closed_forms(generator):
+    x, y = (place := points(Ball((0.0, 0.0), 1.0), 20, generator)).unbind(1)
     rho2 = x**2 + y**2
-    values = ZernikeBasis(Ball((0.0, 0.0), 1.0), 4)(points)
+    values = ZernikeBasis(Ball((0.0, 0.0), 1.0), 4)(place)
     # order: 00, 11c, 11s, 20, 22c, 22s, 31c, 31s, 33c, 33s, 40, ...
     expected = {
+        0: torch.ones_like(x),
         1: 2 * x,
         2: 2 * y,
         3: 3**0.5 * (2 * rho2 - 1),
@@ -73,27 +65,118 @@ def test_zernike_closed_forms():
         torch.testing.assert_close(values[:, k], value, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "basis",
-    [LegendreBasis(Box.centered(2), 3), ZernikeBasis(Ball((0.0, 0.0), 1.0), 5)],
-)
-def test_gradients_of_coordinates(basis, generator):
-    coords = 0.8 * torch.rand(5, 2, generator=generator, dtype=torch.float64) - 0.4
-    coords[0] = 0  # the centre of the disc has no angle
+def test_zernike_polynomials_on_an_interval_are_legendre_polynomials(generator):
+    interval = Ball((0.5,), 2.0)
+    place = points(interval, 20, generator)
+    torch.testing.assert_close(ZernikeBasis(interval, 9)(place), LegendreBasis(Box(*interval.bounds), 9)(place))
+
+
+def test_zernike_polynomials_in_space_closed_forms(generator):
+    x, y, z = (place := points(Ball((0.0,) * 3, 1.0), 20, generator)).unbind(1)
+    values = ZernikeBasis(Ball((0.0,) * 3, 1.0), 2)(place)
+    rho2 = x**2 + y**2 + z**2
+    # order: 1; z, x, y; then of degree 2 the radial one and the harmonics of degree 2
+    expected = {
+        1: 5**0.5 * z,
+        2: 5**0.5 * x,
+        4: (7 / 3) ** 0.5 * (5 * rho2 - 3) / 2,
+        6: 35**0.5 * x * z,
+        8: 35**0.5 * (x**2 - y**2) / 2,
+    }
+    for k, value in expected.items():
+        torch.testing.assert_close(values[:, k], value, rtol=0, atol=1e-12)
+
+
+def test_spherical_harmonics_closed_forms(generator):
+    x, y, z = (place := points(Sphere(), 20, generator)).unbind(1)
+    values = SphericalHarmonics(Sphere(), 3)(place)
+    expected = {
+        0: torch.ones_like(x),
+        1: 3**0.5 * z,
+        2: 3**0.5 * x,
+        3: 3**0.5 * y,
+        4: 5**0.5 * (3 * z**2 - 1) / 2,
+        5: 15**0.5 * x * z,
+        8: 15**0.5 * x * y,
+        9: 7**0.5 * (5 * z**3 - 3 * z) / 2,
+        14: (35 / 8) ** 0.5 * x * (x**2 - 3 * y**2),
+    }
+    for k, value in expected.items():
+        torch.testing.assert_close(values[:, k], value, rtol=0, atol=1e-12)
+
+
+def test_spherical_harmonics_obey_the_addition_theorem_at_high_degree(generator):
+    """sum_m Y_lm(x) Y_lm(y) = (2 l + 1) P_l(x . y) for every l: so also turned axes give the same spaces."""
+    degree = 60
+    x, y = points(Sphere(), 30, generator), points(Sphere(), 30, generator)
+    x[0], y[0], y[1] = torch.tensor([0.0, 0, 1]), torch.tensor([0.0, 0, -1]), x[1]
+    products = SphericalHarmonics(Sphere(), degree)(x) * SphericalHarmonics(Sphere(), degree)(y)
+    sums = torch.stack([part.sum(1) for part in products.split([2 * j + 1 for j in range(degree + 1)], dim=1)], 1)
+    expected = legendre((x * y).sum(1), degree) * (2 * torch.arange(degree + 1, dtype=DOUBLE) + 1).sqrt()
+    torch.testing.assert_close(sums, expected, rtol=0, atol=1e-9)
+
+
+def test_fourier_basis_closed_forms(generator):
+    torus = Torus((1.0, 3.0))
+    u, v = (2 * torch.pi * (place := points(torus, 20, generator)) / torch.tensor([1.0, 3.0], dtype=DOUBLE)).unbind(1)
+    values = FourierBasis(torus, 2)(place)
+    assert values.shape == (20, 25) and len(FourierBasis(torus, 2)) == 25
+    torch.testing.assert_close(values[:, 5 * 1 + 4], 2 * u.cos() * (2 * v).sin())  # place 1: cos 1, place 4: sin 2
+    torch.testing.assert_close(FourierBasis(torus, 2)(place + torch.tensor([1.0, 3.0])), values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: f"{type(d).__name__}{d.dim}")
+def test_every_basis_has_gradients_of_coordinates(domain, generator):
+    coords = points(domain, 4, generator)
+    if isinstance(domain, Ball):  # the centre has no direction
+        coords[0] = torch.tensor(domain.center, dtype=DOUBLE)
+    if isinstance(domain, Sphere):  # nor a pole a longitude
+        coords[0] = torch.tensor([1.0, 0.0, 2.0], dtype=DOUBLE)
+    basis = basis_for(domain, 3)
+    assert basis.domain == domain and basis(coords).shape == (4, len(basis))
     assert torch.autograd.gradcheck(basis, coords.requires_grad_())
 
 
-@pytest.mark.parametrize("basis", [LegendreBasis(Box((0.0, 0.0), (2.0, 1.0)), 3), ZernikeBasis(Ball((1.0, 0.0), 0.5), 3)])
-def test_coefficients_there_and_back(basis, generator):
-    coefficients = torch.randn(2, 3, len(basis), generator=generator, dtype=torch.float64)
-    errors = []
-    for n in (2**8, 2**12):
-        sampled = expand(coefficients, basis, lattice(basis.domain, n, dtype=torch.float64))
-        assert sampled.values.shape == (2, n, 3)
-        errors.append(float((project(sampled, basis) - coefficients).abs().max()))
-    assert errors[1] < 0.05 and errors[1] < errors[0] / 4
-    energy = torch.einsum("n,bnc->bc", sampled.weights, sampled.values**2)  # Parseval
-    torch.testing.assert_close(energy, (coefficients**2).sum(2), rtol=0.02, atol=0.02)
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: f"{type(d).__name__}{d.dim}")
+def test_half_precision_points_and_leading_axes(domain, generator):
+    coords = points(domain, 6, generator)
+    basis = basis_for(domain, 2)
+    torch.testing.assert_close(basis(coords.view(2, 3, -1)).flatten(0, 1), basis(coords))
+    assert basis(coords.float()).dtype == torch.float32
+
+
+def test_values_on_a_discretization_are_computed_once(generator):
+    source = lattice(Box.unit(2), 64)
+    basis, calls = LegendreBasis(Box.unit(2), 3), []
+    coefficients = torch.randn(1, 2, 16, generator=generator)
+    expand(coefficients, basis, source)
+    kept = [v for key, v in source.cache.items() if key[0] == "basis"]
+    expand(coefficients, LegendreBasis(Box.unit(2), 3), source)  # an equal basis is the same one
+    assert [v for key, v in source.cache.items() if key[0] == "basis"] == kept and len(kept) == 1
+
+    def own(coords):
+        calls.append(1)
+        return basis(coords)
+
+    for _ in range(2):  # a function of unknown inside is asked each time
+        expand(coefficients, own, source)
+    assert len(calls) == 2
+
+
+def test_half_precision_is_summed_in_single(generator):
+    source = lattice(Box.unit(2), 4096)
+    values = torch.rand(1, 4096, 1, generator=generator) + 10
+    basis = LegendreBasis(Box.unit(2), 1)
+    half = project(Sampled(source, values.half()), basis)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), project(Sampled(source, values), basis), rtol=1e-3, atol=1e-2)
+
+
+def test_basis_for_a_region_is_that_of_the_box_around_it():
+    region = Region(Box.unit(2), lambda x: x[..., 0] + x[..., 1] < 1, measure=0.5)
+    assert basis_for(region, 3) == LegendreBasis(Box.unit(2), 3, total=True)
+    assert basis_for(Ball((0.0,) * 4, 1.0), 2) == LegendreBasis.around(Ball((0.0,) * 4, 1.0), 2, total=True)
+    assert isinstance(basis_for(Product(Sphere(), Box.unit(1)), 1), ProductBasis)
 
 
 def test_errors():
@@ -101,6 +184,15 @@ def test_errors():
         LegendreBasis(Ball((0.0, 0.0), 1.0), 2)
     with pytest.raises(ConfigError, match="1, 2 or 3 dimensions"):
         ZernikeBasis(Ball((0.0,) * 4, 1.0), 2)
+    with pytest.raises(ConfigError, match="expected a Sphere"):
+        SphericalHarmonics(Box.unit(3), 2)
+    with pytest.raises(ConfigError, match="expected a Torus"):
+        FourierBasis(Box.unit(3), 2)
+    for basis, domain in ((LegendreBasis, Box.unit(1)), (ZernikeBasis, Ball((0.0,), 1.0)), (SphericalHarmonics, Sphere()),
+                          (FourierBasis, Torus((1.0,)))):  # fmt: skip
+        with pytest.raises(ConfigError, match="degree of -1"):
+            basis(domain, -1)
+        assert len(basis(domain, 0)) == 1
     points = lattice(Box.unit(1), 8)
     with pytest.raises(ShapeMismatch, match="one number for each function"):
         expand(torch.zeros(1, 2, 5), LegendreBasis(Box.unit(1), 3), points)
