@@ -162,8 +162,8 @@ class ModelField(nn.Module):
 def _copied(input: Field) -> nn.Module:
     if isinstance(input, Transform):
         raise CannotSave(
-            f"Got an input seen through {type(input).__name__}, expected the field inside; pass its `inner`, and how it is seen as "
-            "`view`, the options of inrbridge.data.align."
+            f"Got an input seen through {type(input).__name__}, expected the field inside; pass its `inner`, and how it is "
+            "seen as `view`, the options of inrbridge.data.align."
         )
     native_header(input)  # raises where a field cannot be built anew
     return copy.deepcopy(input)
@@ -176,8 +176,8 @@ def _check_seen(seen: Field, net: INRNet) -> None:
         )
     if seen.domain != net.domain or seen.channels != net.in_channels:
         raise ShapeMismatch(
-            f"Got an input on {seen.domain} with {seen.channels} channels, expected {net.in_channels} channels on {net.domain} by "
-            f'the net {net.name}; say how the field is seen: view={{"channels": [...]}}.'
+            f"Got an input on {seen.domain} with {seen.channels} channels, expected {net.in_channels} on {net.domain} by the "
+            f'net {net.name}; say how the field is seen: view={{"channels": [...]}}.'
         )
 
 

@@ -70,7 +70,7 @@ class OutputFormat(Format):
         built = self._net(net, generator)
         if built.domain != domain or built.classes != channels:
             raise CannotOpen(
-                f"its net gives {built.classes} channels on {built.domain}, and the field has {channels} on {domain}; it was edited."
+                f"its net gives {built.classes} channels on {built.domain}, the field has {channels} on {domain}; it was edited."
             )
         if "latent" in input:
             return ModelField(built, torch.zeros(input["latent"]), points=points, activation=activation)
