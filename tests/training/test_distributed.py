@@ -15,11 +15,15 @@ from inrbridge.training import read_metrics, train
 from inrbridge.training.distributed import World, choose_device, is_main, processes
 
 SECTIONS = {"optimizer": {"steps": 4}, "augment": {"flip": [0], "shift": 0.1}}
-SCRIPT = f"""
+NORMALIZED = {**SECTIONS, "model": {"name": "resnet", "options": {"widths": [4, 6], "blocks": [1, 1], "resolution": 8}}}
+
+
+def script(sections: dict) -> str:
+    return f"""
 import sys
 from fake_training import MemoryDataset, config
 from inrbridge.training import train
-summary = train(config(sys.argv[1], **{SECTIONS}), MemoryDataset(19), eval_dataset=MemoryDataset(7))
+summary = train(config(sys.argv[1], **{sections}), MemoryDataset(19), eval_dataset=MemoryDataset(7))
 # one write, for both processes share the stream
 sys.stdout.write(f"loss {{summary.loss}} accuracy {{summary.metrics['accuracy']}}\\n")
 """
@@ -50,13 +54,14 @@ def test_devices_that_do_not_exist():
 
 
 @pytest.mark.slow
-def test_two_processes_of_four_fields_equal_one_of_eight(tmp_path):
-    alone = train(config(tmp_path / "one", **SECTIONS), MemoryDataset(19), eval_dataset=MemoryDataset(7))
-    script, root = tmp_path / "script.py", Path(__file__).resolve().parents[2]
-    script.write_text(SCRIPT)
+@pytest.mark.parametrize("sections", [SECTIONS, NORMALIZED], ids=["pointwise", "batch norm"])
+def test_two_processes_of_four_fields_equal_one_of_eight(sections, tmp_path):
+    alone = train(config(tmp_path / "one", **sections), MemoryDataset(19), eval_dataset=MemoryDataset(7))
+    file, root = tmp_path / "script.py", Path(__file__).resolve().parents[2]
+    file.write_text(script(sections))
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests"), *sys.path])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(script), str(tmp_path / "two")]
+    command = [*launcher, str(file), str(tmp_path / "two")]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = set(done.stdout.splitlines())  # both processes know the whole result
