@@ -112,13 +112,9 @@ class AugmentConfig:
     noise: float = _key(0.0, "standard deviation of the noise on coordinates, in units of the point spacing")
     shift: float = _key(0.0, "largest shift, as a share of the domain's size")
     scale: float = _key(0.0, "largest relative change of scale, below 1")
-    flip: tuple[int, ...] = _key((), "axes that are mirrored in half of the cases")
-
-    @property
-    def is_active(self) -> bool:
     rotate: float = _key(0.0, "largest angle of a rotation about the centre, in radians")
     crop: float = _key(1.0, "smallest share of each side that a random part of the domain keeps as the whole view; 1: all")
-        return self.moves or self.recolours
+    flip: tuple[int, ...] = _key((), "axes that are mirrored in half of the cases")
     border: str = _key("clamp", 'where coordinates go that leave the domain: "clamp", "reflect" or "circular"')
     brightness: float = _key(0.0, "largest number added to all channels")
     contrast: float = _key(0.0, "largest relative change of the distance to the middle of a channel's range, below 1")
@@ -134,6 +130,10 @@ class AugmentConfig:
     def recolours(self) -> bool:
         """Whether values are changed."""
         return bool(self.brightness or self.contrast or self.saturation or self.drop)
+
+    @property
+    def is_active(self) -> bool:
+        return self.moves or self.recolours
 
 
 @dataclass(frozen=True)

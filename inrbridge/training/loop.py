@@ -193,17 +193,18 @@ class _Run:
         draw, device, augment = self.source.draw(step), self.world.device, self.config.augment
         points, mine = draw.discretization.points, self.world.share(indices)
         values = self.cache.values(mine, draw, len(self.train_set.channels))
-        first = self.world.share(list(range(len(indices))))
-        if values is None:
+        if values is not None:
+            labels = torch.as_tensor(self.train_set.labels)[mine]
+        else:
+            stack, labels = self.train_set.batch(mine)
             chance = generator(self.config.run.seed, "augment", step)
+            first = self.world.share(list(range(len(indices))))
             if augment.moves:
                 points = augmented(draw.discretization, augment, len(indices), chance)[first]
             with torch.no_grad():
-                values = self.train_set.stack(mine).to(device)(points)
+                values = stack.to(device)(points)
             values = recoloured(values, augment, self.train_set.channels, len(indices), first, chance)
-        labels = torch.as_tensor(self.train_set.labels)[mine].to(device) if self.task.has_labels else None
-        noise = Noise((derive(self.config.run.seed, "noise", step, place) for place in first), device)
-        return Batch(Sampled(draw.discretization, values), labels, noise=noise)
+        return Batch(Sampled(draw.discretization, values), torch.as_tensor(labels).to(device))
 
     @contextlib.contextmanager
     def _dropout(self, step: int) -> Iterator[None]:
