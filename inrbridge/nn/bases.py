@@ -181,12 +181,20 @@ def project(sampled: Sampled, basis: Basis) -> Tensor:
 def basis_values(basis: Basis, discretization: Discretization, like: Tensor) -> Tensor:
     """Return the functions at the points (n, k), in the dtype and on the device of `like`; computed once for each point set."""
     points = discretization.points
+    if hasattr(basis, "domain"):
+        check_domain(discretization, basis.domain)
     if points.requires_grad or not dataclasses.is_dataclass(basis):  # what has no value to compare, or gradients, is not kept
         return basis(points.to(like))
     key = ("basis", basis, like.dtype, like.device)
     if key not in discretization.cache:
         discretization.cache[key] = basis(points.to(like.device, torch.float64)).to(like)
     return discretization.cache[key]
+
+
+def check_domain(discretization: Discretization, domain: Domain) -> None:
+    """Raise unless the points have the coordinates that functions on a domain take."""
+    if discretization.domain.dim != domain.dim:
+        raise ShapeMismatch(f"Got points on {discretization.domain} for functions on {domain}; give both one domain.")
 
 
 def _products(axes: Tensor, picked: tuple[tuple[int, ...], ...]) -> Tensor:

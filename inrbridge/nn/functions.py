@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain, Product, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
-from inrbridge.nn.bases import Basis, basis_for, basis_values, expand, project
+from inrbridge.nn.bases import Basis, basis_for, basis_values, check_domain, expand, project
 from inrbridge.nn.channels import check_channels
 from inrbridge.nn.linear import Linear
 from inrbridge.nn.sampled import Sampled
@@ -33,18 +33,14 @@ class ParametricFunction(nn.Module):
 
     def at(self, discretization: Discretization, like: Tensor) -> Tensor:
         """Return the values at the points (n, channels), in the dtype and on the device of `like`."""
-        if discretization.domain.dim != self.domain.dim:
-            raise ShapeMismatch(f"Got points on {discretization.domain} for a function on {self.domain}; give both one domain.")
-        return self._at(discretization, like)
+        check_domain(discretization, self.domain)
+        return self(discretization.points.to(like))
 
     def inner(self, sampled: Sampled) -> Tensor:
         """Return sum_i <f_i, g_ij> under the normalized measure (b, out), g_ij being function number i * out + j."""
         values, weights = promoted(sampled)
         functions = weights[:, None, None] * self.at(sampled.discretization, values).unflatten(1, (sampled.channels, -1))
         return (values.flatten(1) @ functions.flatten(0, 1)).to(sampled.values.dtype)
-
-    def _at(self, discretization: Discretization, like: Tensor) -> Tensor:
-        return self(discretization.points.to(like))
 
 
 class BasisFunction(ParametricFunction):
@@ -71,7 +67,7 @@ class BasisFunction(ParametricFunction):
         coefficients = self.coefficients.to(sampled.values).unflatten(0, (sampled.channels, -1))
         return torch.einsum("bck,cok->bo", project(sampled, self.basis), coefficients)
 
-    def _at(self, discretization: Discretization, like: Tensor) -> Tensor:
+    def at(self, discretization: Discretization, like: Tensor) -> Tensor:
         return basis_values(self.basis, discretization, like) @ self.coefficients.to(like).mT
 
     def extra_repr(self) -> str:
