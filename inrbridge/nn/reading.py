@@ -6,10 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrbridge.discretization import Discretization
 from inrbridge.errors import ShapeMismatch
 from inrbridge.nn.sampled import Sampled
 from inrbridge.stencils.borders import periods
 from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
+from inrbridge.stencils.stencil import Stencil
+
+AT_ONCE = 2**15  # places that are fitted together: 150 MB of monomials for each, in the plane
 
 
 def read(sampled: Sampled, coords: Tensor, order: int = 2, neighbors: int | None = None) -> Tensor:
@@ -35,22 +39,50 @@ def read(sampled: Sampled, coords: Tensor, order: int = 2, neighbors: int | None
             f"Got coordinates of shape {tuple(coords.shape)} for {b} fields, expected (m, {dim}) shared by all, "
             f"or ({b}, m, {dim}) with points of its own for each."
         )
+    if coords.shape[-2] == 0:
+        return sampled.values.new_zeros(b, 0, c)
     if coords.ndim == 2 and (
         coords is source.points or (coords.shape == source.points.shape and torch.equal(coords, source.points))
     ):
         return sampled.values
-    index, weight = _neighbourhoods(sampled, coords.reshape(-1, dim), order, neighbors)
     if coords.ndim == 2:
-        return torch.einsum("mt,bmtc->bmc", weight, sampled.values[:, index])
-    fields = torch.arange(b, device=index.device).repeat_interleave(coords.shape[1])
-    return torch.einsum("mt,mtc->mc", weight, sampled.values[fields[:, None], index]).view(b, -1, c)
+        return _shared(source, coords, order, neighbors).interpolate(sampled.values)
+    own = torch.arange(b).repeat_interleave(coords.shape[1])  # whose values each place is read from
+    stencil = _stencil(source, coords.reshape(-1, dim), order, neighbors, own)
+    return stencil.interpolate(sampled.values.reshape(1, -1, c)).view(b, -1, c)
 
 
-def _neighbourhoods(sampled: Sampled, coords: Tensor, order: int, neighbors: int | None) -> tuple[Tensor, Tensor]:
-    """Samples (m, t) that each place is read from, and their weights."""
-    domain = sampled.discretization.domain
+def _shared(source: Discretization, coords: Tensor, order: int, neighbors: int | None) -> Stencil:
+    """The stencil of coordinates that all fields share; the last one is remembered with the points.
+
+    The pixels of an evaluation are the same for every minibatch, and so are the points.
+    """
+    key = ("read", order, neighbors)
+    asked, stencil = source.cache.get(key, (None, None))
+    if asked is None or asked.shape != coords.shape or asked.device != coords.device or not torch.equal(asked, coords):
+        asked = coords.detach().clone()
+        stencil = _stencil(source, asked, order, neighbors)
+        source.cache[key] = (asked, stencil)
+    return stencil
+
+
+def _stencil(source: Discretization, coords: Tensor, order: int, neighbors: int | None, own: Tensor | None = None) -> Stencil:
+    """Which samples each place (m, d) is read from, with which weights; those of field `own` where each has a field."""
+    domain, n = source.domain, len(source)
     low = np.asarray(domain.bounds[0])
-    points, queries = (t.detach().double().cpu().numpy() - low for t in (sampled.discretization.points, coords))
+    points, queries = (t.detach().double().cpu().numpy() - low for t in (source.points, coords))
     neighbors = neighbors or default_neighbors(order, points.shape[1])
-    index, weight = moving_least_squares(points, queries, order, neighbors, periods("zeros", domain))
-    return torch.from_numpy(index).to(sampled.values.device), torch.from_numpy(weight).to(sampled.values)
+    rows, columns, weights = [], [], []
+    for start in range(0, len(queries), AT_ONCE):
+        part = queries[start : start + AT_ONCE]
+        index, weight = moving_least_squares(points, part, order, neighbors, periods("zeros", domain))
+        row, place = np.nonzero(weight)
+        rows.append(torch.from_numpy(row + start))
+        columns.append(torch.from_numpy(index[row, place]))
+        weights.append(torch.from_numpy(weight[row, place]))
+    row, column, weight = (torch.cat(parts) for parts in (rows, columns, weights))
+    fields = 1
+    if own is not None:
+        column, fields = column + n * own[row], int(own.max()) + 1
+    target = Discretization(coords, torch.ones_like(coords[:, 0]), domain)
+    return Stencil.from_entries(target, n * fields, 1, row, column, weight)

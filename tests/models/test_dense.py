@@ -7,7 +7,7 @@ from inrbridge.domains import Box
 from inrbridge.errors import ShapeMismatch
 from inrbridge.field import Field, FunctionField, query
 from inrbridge.models.dense import DenseNet
-from inrbridge.nn import Activation, Conv, Sampled, Sequential
+from inrbridge.nn import Activation, Conv, Sampled, Sequential, reading
 from inrbridge.nn.reading import read
 from inrbridge.sampling import lattice, sobol
 
@@ -89,3 +89,28 @@ def test_what_does_not_fit_is_refused():
     samples = Sampled(lattice(BOX, 64), torch.zeros(1, 64, 1))
     with pytest.raises(ShapeMismatch, match="no values of the input"):
         net(samples, at=torch.zeros(5, 2))
+
+
+def test_shared_coordinates_are_searched_once_for_the_same_points(monkeypatch):
+    points = sobol(BOX, 128, torch.Generator().manual_seed(0))
+    searches, search = [], reading.moving_least_squares
+    monkeypatch.setattr(reading, "moving_least_squares", lambda *given: searches.append(1) or search(*given))
+    coords = lattice(BOX, 20).points
+    values = torch.randn(2, 2, 128, 3, generator=torch.Generator().manual_seed(1))
+    first, second = (read(Sampled(points, batch), coords) for batch in values)
+    assert len(searches) == 1
+    points.cache.clear()
+    assert torch.equal(read(Sampled(points, values[1]), coords.clone()), second) and not torch.equal(first, second)
+    other = read(Sampled(points, values[0]), -coords)
+    assert len(searches) == 3 and not torch.allclose(other, first)
+
+
+def test_many_coordinates_are_read_in_parts(monkeypatch):
+    points = sobol(BOX, 128, torch.Generator().manual_seed(0))
+    sampled = Sampled(points, torch.randn(2, 128, 3, generator=torch.Generator().manual_seed(1)))
+    coords = sobol(BOX, 50, torch.Generator().manual_seed(2)).points
+    whole = read(sampled, coords)
+    points.cache.clear()
+    monkeypatch.setattr(reading, "AT_ONCE", 7)
+    torch.testing.assert_close(read(sampled, coords), whole)
+    torch.testing.assert_close(read(sampled, coords.expand(2, -1, -1)), whole)
