@@ -35,9 +35,12 @@ class MemoryDataset:
     def __len__(self):
         return len(self.fields)
 
-    def batch(self, indices):
+    def stack(self, indices):
         self.evaluated += len(indices)
-        return stack([self.fields[i] for i in indices]), self.labels[list(indices)]
+        return stack([self.fields[i] for i in indices])
+
+    def batch(self, indices):
+        return self.stack(indices), self.labels[list(indices)]
 
 
 class SmallNet(INRNet):

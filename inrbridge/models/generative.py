@@ -29,8 +29,8 @@ class GenerativeNet(INRNet):
         classes: channels of the fields, equal to `in_channels`.
         latent: length of a field's noise.
         generator_options: of the `Generator`.
-        average: share that the running average of the generator's weights keeps in each step; the average makes the fields
-            in evaluation mode. 0: there is none.
+        average: share that the running average of the generator's weights keeps in each step, (1 + s) / (10 + s) in step s
+            while that is less; the average makes the fields in evaluation mode. 0: there is none.
     """
 
     kind = "generation"
@@ -49,6 +49,7 @@ class GenerativeNet(INRNet):
         self.latent, self.generator = made.latent, made
         self.average = average
         self.averaged = copy.deepcopy(made).requires_grad_(False) if average else None
+        self.register_buffer("num_averaged", torch.tensor(0) if average else None)
 
     @property
     def rate_factors(self) -> dict[str, float]:
@@ -76,8 +77,11 @@ class GenerativeNet(INRNet):
     def _keep_average(self) -> None:
         """Let the average follow, as running statistics do: once a training step, before the weights change again."""
         if self.averaged is not None:
+            step = int(self.num_averaged)
+            share = min(self.average, (1 + step) / (10 + step))
             for kept, now in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
-                kept.lerp_(now, 1 - self.average)
+                kept.lerp_(now, 1 - share)
+            self.num_averaged += 1
 
 
 def part(name: str, domain: Domain, in_channels: int, outputs: int, options: Mapping[str, object],

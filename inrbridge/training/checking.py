@@ -32,6 +32,7 @@ def check_config(config: TrainConfig) -> dict:
         config.model.name, train_set.domain, len(train_set.channels), outputs, generator=generator(config.run.seed, "weights"),
         **config.model.options,
     )  # fmt: skip
+    task.check(model)
     per_epoch = max(1, len(train_set) // config.data.batch_size)
     return {
         "task": f"{config.task}, {outputs} outputs",

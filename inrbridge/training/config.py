@@ -18,6 +18,8 @@ from pathlib import Path
 from inrbridge.errors import ConfigError, MissingFile
 from inrbridge.training.toml import parse_toml, parse_value
 
+TASKS = ("classification", "regression", "generation")
+
 
 def _key(default, help: str):
     """Declare one key: its default, and the comment that `to_toml` writes above it."""
@@ -94,8 +96,9 @@ class PointsConfig:
 class OptimizerConfig:
     """How the weights are changed, and for how long."""
 
-    name: str = _key("adamw", '"adamw" or "sgd" (with momentum 0.9)')
+    name: str = _key("adamw", '"adamw" or "sgd"')
     lr: float = _key(1e-3, "highest learning rate")
+    betas: tuple[float, ...] = _key((0.9, 0.999), "decay of the moments of adamw; of sgd the first is the momentum")
     weight_decay: float = _key(0.01, "decay of weight matrices; biases and scales are spared")
     schedule: str = _key("cosine", '"cosine" falls to 0 at the last step, "constant" stays')
     warmup: int = _key(0, "steps over which the learning rate rises from 0")
@@ -156,7 +159,7 @@ class RunConfig:
 class TrainConfig:
     """A whole training run. Change one with `dataclasses.replace` or build it with `load_config`."""
 
-    task: str = _key("classification", '"classification" or "regression"')
+    task: str = _key("classification", '"classification", "regression" or "generation"')
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     points: PointsConfig = field(default_factory=PointsConfig)
@@ -293,7 +296,7 @@ def _plain(value):
 def _check_ranges(config: TrainConfig) -> None:
     data, points, optimizer, augment, run = config.data, config.points, config.optimizer, config.augment, config.run
     rules = [
-        ("task", config.task, config.task in ("classification", "regression"), '"classification" or "regression"'),
+        ("task", config.task, config.task in TASKS, f"one of {', '.join(TASKS)}"),
         ("data.batch_size", data.batch_size, data.batch_size >= 1, "at least 1"),
         ("data.directions", data.directions, _are_directions(data.directions), "a number of directions, or three numbers"),
         ("data.length", data.length, data.length >= 0, "0 or more"),
@@ -306,6 +309,7 @@ def _check_ranges(config: TrainConfig) -> None:
         ("optimizer.name", optimizer.name, optimizer.name in ("adamw", "sgd"), '"adamw" or "sgd"'),
         ("optimizer.schedule", optimizer.schedule, optimizer.schedule in ("cosine", "constant"), '"cosine" or "constant"'),
         ("optimizer.lr", optimizer.lr, optimizer.lr > 0, "above 0"),
+        ("optimizer.betas", optimizer.betas, _are_betas(optimizer.betas), "two numbers from 0 up to, but not, 1"),
         ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "0 or more"),
         ("optimizer.warmup", optimizer.warmup, optimizer.warmup >= 0, "0 or more"),
         ("optimizer.epochs", optimizer.epochs, optimizer.epochs >= 1 or optimizer.steps >= 1, "at least 1, or optimizer.steps"),
@@ -331,6 +335,10 @@ def _check_ranges(config: TrainConfig) -> None:
     for key, value, holds, expected in rules:
         if not holds:
             raise ConfigError(f'Got {value!r} for "{key}", expected {expected}; change it in the file or with --set {key}=...')
+
+
+def _are_betas(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and all(0 <= value < 1 for value in values)
 
 
 def _are_directions(value: int | tuple[float, ...]) -> bool:

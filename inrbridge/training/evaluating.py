@@ -19,6 +19,7 @@ from inrbridge.nn.sampled import Sampled
 from inrbridge.sampling.fixed import fixed_points
 from inrbridge.training.distributed import World, processes
 from inrbridge.training.model_folder import Card, load_model
+from inrbridge.training.seeding import Noise, derive
 from inrbridge.training.tasks import Batch, Task, get_task
 
 DEFAULT_POINTS = {"sampler": "lattice", "n": 1024, "seed": 0}
@@ -102,12 +103,13 @@ def measure(model: nn.Module, dataset, task: Task, discretization: Discretizatio
     mine = world.share(list(range(len(dataset))))
     for start in range(0, len(mine), batch_size):
         indices = mine[start : start + batch_size]
-        stack, labels = dataset.batch(indices)
-        labels = torch.as_tensor(labels)
-        labels = (labels if translation is None else translation[labels]).to(world.device)
-        values = stack.to(world.device)(discretization.points)
+        labels = torch.as_tensor(dataset.labels)[indices] if task.has_labels else None
+        if labels is not None:
+            labels = (labels if translation is None else translation[labels]).to(world.device)
+        values = dataset.stack(indices).to(world.device)(discretization.points)
         formats = torch.tensor([number[dataset.formats[i]] for i in indices])
-        batch = Batch(Sampled(discretization, values), labels, formats)
+        noise = Noise((derive(0, "noise", i) for i in indices), world.device)
+        batch = Batch(Sampled(discretization, values), labels, formats, noise)
         tally.add(*task.losses(model, batch), batch)
     world.add_up(tally.sums)
     return tally.result()

@@ -30,7 +30,7 @@ from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
 from inrbridge.training.points import PointSource, SampleCache
 from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run, view_of
-from inrbridge.training.seeding import derive, generator
+from inrbridge.training.seeding import Noise, derive, generator
 from inrbridge.training.tasks import Batch, get_task
 from inrbridge.training.tracking import JsonLines, TensorBoard, Tracker
 
@@ -105,6 +105,7 @@ class _Run:
                 config.model.name, train_set.domain, len(train_set.channels), self.task.outputs(train_set),
                 generator=generator(seed, "weights"), **config.model.options,
             ).to(device)  # fmt: skip
+        self.task.check(self.model)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.parallel = world.parallel(self.model)
         self.dropout = torch.Generator()
@@ -145,7 +146,7 @@ class _Run:
                     for tracker in trackers:
                         tracker.log({"epoch": (step + 1) / self.per_epoch, **figures}, step + 1)
                     self.loss = figures.get("loss", self.loss)
-                bar.advance(1, **{k: figures[k] for k in ("loss", "eval_accuracy", "eval_mse") if k in figures})
+                bar.advance(1, **{k: figures[k] for k in ("loss", "eval_accuracy", "eval_mse", "eval_energy") if k in figures})
                 if self._is_due(step + 1, config.run.checkpoint_every or self.per_epoch) or step + 1 == last:
                     self._save(folder, step + 1)
         if last == self.total:
@@ -167,7 +168,7 @@ class _Run:
         indices = self._minibatch(step)
         batch = self._batch(step, indices)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optimizer, step, self.total)
+            group["lr"] = learning_rate(self.config.optimizer, step, self.total) * group["factor"]
         self.parallel.train()
         with self._dropout(step):
             losses, _ = self.task.losses(self.parallel, batch)
@@ -193,18 +194,17 @@ class _Run:
         draw, device, augment = self.source.draw(step), self.world.device, self.config.augment
         points, mine = draw.discretization.points, self.world.share(indices)
         values = self.cache.values(mine, draw, len(self.train_set.channels))
-        if values is not None:
-            labels = torch.as_tensor(self.train_set.labels)[mine]
-        else:
-            stack, labels = self.train_set.batch(mine)
+        first = self.world.share(list(range(len(indices))))
+        if values is None:
             chance = generator(self.config.run.seed, "augment", step)
-            first = self.world.share(list(range(len(indices))))
             if augment.moves:
                 points = augmented(draw.discretization, augment, len(indices), chance)[first]
             with torch.no_grad():
-                values = stack.to(device)(points)
+                values = self.train_set.stack(mine).to(device)(points)
             values = recoloured(values, augment, self.train_set.channels, len(indices), first, chance)
-        return Batch(Sampled(draw.discretization, values), torch.as_tensor(labels).to(device))
+        labels = torch.as_tensor(self.train_set.labels)[mine].to(device) if self.task.has_labels else None
+        noise = Noise((derive(self.config.run.seed, "noise", step, place) for place in first), device)
+        return Batch(Sampled(draw.discretization, values), labels, noise=noise)
 
     @contextlib.contextmanager
     def _dropout(self, step: int) -> Iterator[None]:

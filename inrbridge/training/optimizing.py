@@ -11,16 +11,23 @@ from inrbridge.training.config import OptimizerConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the optimizer; vectors (biases, scales of normalization) are not decayed."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    """Return the optimizer; vectors (biases, scales of normalization) are not decayed.
+
+    Every group holds a `factor` of the learning rate: that which `model.rate_factors` gives, where the model has it, for the
+    first name of its parameters ("critic" for "critic.head.weight"), else 1.
+    """
+    factors = getattr(model, "rate_factors", {})
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = factors.get(name.partition(".")[0], 1.0), config.weight_decay if parameter.ndim >= 2 else 0.0
+            group = groups.setdefault(key, {"params": [], "factor": key[0], "weight_decay": key[1]})
+            group["params"].append(parameter)
+    # decayed ones first, as they have always stood
+    ordered = sorted(groups.values(), key=lambda group: (-group["factor"], group["params"][0].ndim < 2))
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+        return torch.optim.AdamW(ordered, lr=config.lr, betas=tuple(config.betas))
+    return torch.optim.SGD(ordered, lr=config.lr, momentum=config.betas[0])
 
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:

@@ -64,7 +64,7 @@ class SampleCache:
     """Samples of the fields of a dataset on pooled discretizations, within a budget of memory.
 
     Args:
-        dataset: its `batch(indices)` gives (FieldStack, labels).
+        dataset: its `stack(indices)` gives a FieldStack.
         budget: bytes; a discretization that does not fit whole is not remembered.
 
     Fields are always evaluated in the same blocks of consecutive items, so that a value does not depend, even in its
@@ -85,9 +85,8 @@ class SampleCache:
         for block in sorted({index // BLOCK for index in indices}):
             if not known[block]:
                 rows = range(block * BLOCK, min((block + 1) * BLOCK, len(self.dataset)))
-                stack, _ = self.dataset.batch(list(rows))
                 with torch.no_grad():
-                    self._values[number][rows.start : rows.stop] = stack.to(self.device)(points)
+                    self._values[number][rows.start : rows.stop] = self.dataset.stack(list(rows)).to(self.device)(points)
                 known[block] = True
         return self._values[number][torch.tensor(indices, device=self.device)]
 

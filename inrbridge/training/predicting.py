@@ -68,7 +68,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
         if ready:
             with torch.no_grad():
                 values = stack([field for _, field in ready]).to(place)(discretization.points)
-                outputs = model(Sampled(discretization, values)).cpu()
+                outputs = task.predict(model, Sampled(discretization, values)).cpu()
             for (i, _), answer in zip(ready, task.answers(outputs, card.class_names), strict=True):
                 answers[i].update(answer)
     model.train(was_training)

@@ -8,12 +8,13 @@ at the points of `batch.sampled`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from inrbridge.errors import ConfigError
 from inrbridge.nn.sampled import Sampled
 
 
@@ -22,8 +23,9 @@ class Batch:
     """A minibatch: b fields seen on one discretization, their labels, and the number of each one's format."""
 
     sampled: Sampled  # values (b, n, c)
-    labels: Tensor  # (b, ...)
+    labels: Tensor | None  # (b, ...); None where the task asks for none
     formats: Tensor | None = None  # (b,) integers; None where nobody asks
+    noise: Callable[[int], Tensor] | None = None  # width -> new normal numbers (b, width), which follow from seed and step
 
 
 class Tally(Protocol):
@@ -40,6 +42,17 @@ class Task(ABC):
     """What a net is trained for."""
 
     name: str
+    kind = "classification"  # of the nets that can be trained for it, `INRNet.kind`
+    has_labels = True  # whether it asks for the labels of the fields
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ConfigError unless a net is of the kind that this task trains; a net that is no INRNet says nothing of it."""
+        kind = getattr(model, "kind", self.kind)
+        if kind != self.kind:
+            raise ConfigError(
+                f'Got the model "{model.name}", which is for {kind}, for the task "{self.name}"; choose another model.name, one '
+                f"that is for {self.kind}, or another task."
+            )
 
     @abstractmethod
     def outputs(self, dataset) -> int:
@@ -48,6 +61,10 @@ class Task(ABC):
     @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Apply the net to a minibatch; return the losses (b,) and its outputs."""
+
+    def predict(self, model: nn.Module, sampled: Sampled) -> Tensor:
+        """Return the outputs (b, k) for fields of which nothing else is known."""
+        return model(sampled)
 
     @abstractmethod
     def tally(self, outputs: int, formats: Sequence[str]) -> Tally:
