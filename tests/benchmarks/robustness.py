@@ -8,10 +8,11 @@ points (Wang & Golland 2023, tables 1 and E.1: trained on shrunk points, tested 
     samplers  nets trained on one sampler each, and on all of them, tested on each
 
 Recipe: every step draws one of a pool of discretizations of 512, 1024 or 2048 points, randomly shifted or scrambled; the fields
-are frozen, so their samples are computed once. Shrunk points carry the weights of the domain's integral. Two kinds of nets:
+are frozen, so their samples are computed once. Shrunk points carry the weights of the domain's integral. Three kinds of nets:
 
     given     all layers live on the points of the input; kernel nodes lie 2/14 apart, wider than the sparsest points
     own       the first layer reads the field onto a grid of the net's own (`Resample`), the rest lives there, as fast as a CNN
+    pixels    that CNN, trained and tested on the pixels themselves, for comparison (depth only)
 
 CIFAR-10 images are augmented by reading the field elsewhere: mirrored and shifted points. Tests are on discretizations never
 seen in training. A trained net is a file in `--out` (which test images it gets right); nets found there are not trained again.
@@ -46,7 +47,7 @@ SAMPLERS = ("lattice", "sobol", "grid", "shrunk")
 TRAINED_ON, TESTED_ON = (512, 1024, 2048), (512, 1024, 2048, 4096)
 FILES = {"fashion": "fashion_mnist.npz", "cifar": "cifar10.npz"}
 # cells along each axis of the grid that the kernel nodes are taken from: the images' own, or as wide as the sparsest points
-RESOLUTION = {("fashion", "own"): 28, ("cifar", "own"): 32, ("fashion", "given"): 14, ("cifar", "given"): 14}
+PIXELS, RESOLUTION = {"fashion": 28, "cifar": 32}, {"given": 14}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def build(run: Run, channels: int, generator: torch.Generator) -> Sequential:
     def block(width: int, times: int) -> list:
         return [Residual(*layer(width, width, times), *layer(width, width, times, last=True)), Activation("relu")]
 
-    resolution = RESOLUTION[run.data, run.net]
+    resolution = RESOLUTION.get(run.net, PIXELS[run.data])
     first = [Resample(grid(BOX, (resolution, resolution)))] if run.net == "own" else []
     layers = {
         2: [*layer(channels, 16, 1, 2), *layer(16, 64, 2, 2)],
@@ -137,6 +138,8 @@ def make_pool(run: Run, net: Sequential, data: Data, size: int, generator: torch
     """
     samplers = SAMPLERS if run.samplers == "mixed" else (run.samplers,)
     kinds = list(itertools.product(TRAINED_ON, samplers))
+    if run.net == "pixels":
+        kinds = [(PIXELS[run.data] ** 2, "grid")]
     pool = []
     for number in range(size):
         n, sampler = kinds[number % len(kinds)]
@@ -184,13 +187,14 @@ def test(net: Sequential, data: Data, sampler: str, n: int, seen: dict[tuple, Sa
 
 def measure(run: Run, data: Data, args, seen: dict[tuple, Sampled]) -> dict[tuple[str, int], np.ndarray]:
     """Train and test a net, or read what is known of it: (sampler, n) -> right or wrong for each test image."""
-    path = args.out / f"{run.name}.npz"
+    path = args.out / f"{run.name}-{len(data.train)}x{args.epochs}.npz"
     if not path.exists():
         started = time.perf_counter()
         net = train(run, data, args)
         seconds = time.perf_counter() - started
         sizes = TESTED_ON if run.samplers == "mixed" or run.net == "own" else (1024,)
-        cells = {f"{sampler} {n}": test(net, data, sampler, n, seen) for sampler in SAMPLERS for n in sizes}
+        kinds = home(run.net, run.data) if run.net == "pixels" else itertools.product(SAMPLERS, sizes)
+        cells = {f"{sampler} {n}": test(net, data, sampler, n, seen) for sampler, n in kinds}
         args.out.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, seconds=seconds, **cells)
     archive = np.load(path, allow_pickle=False)
@@ -198,6 +202,11 @@ def measure(run: Run, data: Data, args, seen: dict[tuple, Sampled]) -> dict[tupl
     for (sampler, n), right in found.items():
         report(**vars(run), sampler=sampler, n=n, accuracy=percent(right), seconds=round(float(archive["seconds"]), 1))
     return found
+
+
+def home(net: str, data: str) -> list[tuple[str, int]]:
+    """The samplers and numbers of points on which depths are compared."""
+    return [("grid", PIXELS[data] ** 2)] if net == "pixels" else [(sampler, 1024) for sampler in SAMPLERS]
 
 
 def report(**line) -> None:
@@ -216,14 +225,15 @@ def compare(part: str, net: str, what: str, first: list[np.ndarray], second: lis
            error=round(float(images.std(ddof=1) / len(images) ** 0.5), 2), nets=np.round(gaps.mean(1), 2).tolist())  # fmt: skip
 
 
-def depth_part(get, net: str, seeds) -> None:
+def depth_part(get, data: str, net: str, seeds) -> None:
     """Mean over all samplers at 1024 points, of 4 layers against 2 and of 8 against 4."""
-    right = {d: [np.mean([get(net, d, "mixed", s)[sampler, 1024] for sampler in SAMPLERS], 0) for s in seeds] for d in (2, 4, 8)}
+    cells, row = home(net, data), "grid" if net == "pixels" else "mixed"
+    right = {d: [np.mean([get(net, d, row, s)[cell] for cell in cells], 0) for s in seeds] for d in (2, 4, 8)}
     for deep, shallow in ((4, 2), (8, 4)):
         compare("depth", net, f"{deep} layers - {shallow} layers", right[deep], right[shallow])
 
 
-def points_part(get, net: str, seeds) -> None:
+def points_part(get, data: str, net: str, seeds) -> None:
     """The net of 4 layers at other numbers of points, against 1024 points of the same sampler."""
     runs = [get(net, 4, "mixed", s) for s in seeds]
     for sampler, n in itertools.product(SAMPLERS, TESTED_ON):
@@ -232,7 +242,7 @@ def points_part(get, net: str, seeds) -> None:
             compare("points", net, f"{sampler} {n} - {sampler} 1024", first, second)
 
 
-def samplers_part(get, net: str, seeds) -> None:
+def samplers_part(get, data: str, net: str, seeds) -> None:
     """Each cell of the matrix against the diagonal of its row (trained on all: against the row's own mean)."""
     for row in (*SAMPLERS, "mixed"):
         runs = [get(net, 4, row, s) for s in seeds]
@@ -250,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=os.environ.get("INRBRIDGE_DATA"), help="where data/*.npz lie")
     parser.add_argument("--data", choices=list(FILES), default="fashion")
     parser.add_argument("--part", choices=list(PARTS), nargs="+", default=list(PARTS))
-    parser.add_argument("--nets", choices=["given", "own"], nargs="+", default=["given", "own"])
+    parser.add_argument("--nets", choices=["given", "own", "pixels"], nargs="+", default=["given", "own"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train", type=int, help="training images (fashion 10000, cifar 5000)")
     parser.add_argument("--test", type=int, default=None, help="test images (all)")
@@ -276,7 +286,8 @@ def main(argv: list[str] | None = None) -> None:
         return known[run]
 
     for part, net in itertools.product(args.part, args.nets):
-        PARTS[part](get, net, args.seeds)
+        if part == "depth" or net != "pixels":
+            PARTS[part](get, args.data, net, args.seeds)
 
 
 if __name__ == "__main__":
