@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization, Grid
-from inrbridge.errors import ConfigError
+from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.channels import check_channels
 from inrbridge.nn.linear import Linear
 from inrbridge.nn.resample import Downsample
@@ -79,17 +79,20 @@ class PointAttention(nn.Module):
         return copy
 
     def forward(self, sampled: Sampled, context: Sampled | None = None) -> Sampled:
-        """Attend to the points of `context`, which may lie anywhere; without one to those of `sampled` itself.
+        """Attend to the points of `context`, b fields or one on any points; without it to those of `sampled` itself.
 
         With a context that was sampled on a fixed set the output can be asked for at any points: it is a function.
         """
         check_channels(sampled, self.channels, f"PointAttention({self.channels}, {self.heads})")
         source = sampled if context is None else context
         check_channels(source, self.context_channels, f"the context of PointAttention({self.channels}, {self.heads})")
+        b, fields = len(sampled.values), len(source.values)
+        if fields not in (1, b):
+            raise ShapeMismatch(f"Got {fields} fields as the context of {b} in PointAttention, expected one for each or for all.")
         if self.keys is not None:
             source = _at_most(source, self.keys)
         query = self._split(self.query(sampled).values)
-        key, value = self._split(self.key(source).values), self._split(self.value(source).values)
+        key, value = (self._split(part(source).values).expand(b, -1, -1, -1) for part in (self.key, self.value))
         mask = _log_weights(source.discretization, query)
         values = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.output(sampled.with_values(values.transpose(1, 2).flatten(2)))
