@@ -221,8 +221,12 @@ def test_bad_requests_are_named(generator):
     source = lattice(Box.centered(2), 64, generator)
     with pytest.raises(UnknownName, match=r'border mode "zero".*Did you mean "zeros"'):
         build_stencil(Reconstruct(NODES, SPACING), source, border="zero")
-    with pytest.raises(ShapeMismatch, match="expected a flat domain"):
-        build_stencil(Reconstruct(NODES, SPACING), lattice(Sphere(), 64, generator))
+    with pytest.raises(ShapeMismatch, match=r"kernel of 3 dimensions on Sphere.*expected 2, .*tangent plane.*dim=2"):
+        build_stencil(Reconstruct(((0.0, 0.0, 0.0),), (1.0, 1.0, 1.0)), lattice(Sphere(), 64, generator))
+    with pytest.raises(ShapeMismatch, match=r"kernel of 2 dimensions on Box.*expected 3; pass dim=3"):
+        build_stencil(Reconstruct(NODES, SPACING), lattice(Box.centered(3), 64, generator))
+    with pytest.raises(ShapeMismatch, match=r'border "reflect" on Sphere.*expected a Box'):
+        build_stencil(Reconstruct(NODES, SPACING), lattice(Sphere(), 64, generator), border="reflect")
     with pytest.raises(ShapeMismatch, match="expected a Box"):
         build_stencil(Reconstruct(NODES, SPACING), lattice(Ball((0.0, 0.0), 1.0), 64, generator), border="reflect")
 

@@ -167,7 +167,7 @@ class Manifold(Domain):
         return unit, torch.where(inside & (off <= slack * self._size), log_bump(unit, chart.ends), -math.inf)
 
     def locate(self, coords: Tensor, slack: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for coords (n, D) the chart in whose middle each lies (n,), the place there (n, d), and whether any has it (n,)."""
+        """Return the chart (n,) in whose middle each of coords (n, D) lies, the place there (n, d), whether any has it (n,)."""
         units, bumps = zip(*(self._on_chart(k, coords, slack) for k in range(len(self.charts))), strict=True)
         best, chart = torch.stack(bumps, 1).max(1)
         return chart, torch.stack(units, 1)[torch.arange(len(coords)), chart], best > -math.inf

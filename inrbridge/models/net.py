@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
-from inrbridge.errors import EmptyDiscretization, ShapeMismatch
+from inrbridge.errors import ConfigError, EmptyDiscretization, ShapeMismatch
 from inrbridge.field import Field
-from inrbridge.nn import Sampled
-from inrbridge.sampling import lattice
+from inrbridge.nn import Resample, Sampled
+from inrbridge.sampling import get_sampler, lattice
 from inrbridge.stacking import FieldStack, stack
+
+_RESAMPLE = ("none", "lattice", "grid", "sobol", "halton")
 
 
 class INRNet(nn.Module):
@@ -31,7 +33,7 @@ class INRNet(nn.Module):
 
     name: str
     kind = "classification"  # what it is for: "classification" (numbers for a field, regression too), "dense" or "generation"
-    fewest = 1  # points that the strides and cells of the net need
+    fewest = 1  # points that samples must have
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, points: int, options: dict[str, object]):
         super().__init__()
@@ -75,6 +77,33 @@ class INRNet(nn.Module):
             self._own = lattice(self.domain, self.points)
         return self._own
 
+    def resampling(self, resample: str, order: int = 2, neighbors: int | None = None) -> nn.Module:
+        """Return the layer that comes first, and choose the net's own discretization to suit.
+
+        Args:
+            resample: "none": every layer lives on the points that are given, and this one changes nothing. "lattice", "grid",
+                "sobol" or "halton": the net's own discretization is of this sampler, and samples are first read onto it
+                (`nn.Resample`), so that number and kind of the given points matter little to any layer; on a grid all that
+                follows is a discrete net and costs as much.
+            order, neighbors: of the local fit that reads them.
+        """
+        if resample not in _RESAMPLE:
+            raise ConfigError(f'Got resample "{resample}", expected one of: {", ".join(_RESAMPLE)}.')
+        if resample == "none":
+            return nn.Identity()
+        self._own = get_sampler(resample)(self.domain, self.points)
+        return Resample(self._own, order, neighbors)
+
+    def require_points(self, fewest: int) -> None:
+        """State how many points the strides and cells of the layers need: of the given points, or of the net's own."""
+        if self._own is None:
+            self.fewest = fewest
+        elif len(self._own) < fewest:
+            raise ConfigError(
+                f"Got {len(self._own)} points of its own for this {self.name}, expected at least {fewest}, of which its strides "
+                "or cells leave one; raise `points` or `resolution`."
+            )
+
     def config(self) -> dict:
         """Return what `build_model` needs to build this net again, as JSON values."""
         return {
@@ -100,12 +129,13 @@ class INRNet(nn.Module):
 
 
 def node_spacing(domain: Domain, resolution: int | Sequence[int], times: int = 1) -> tuple[float, ...]:
-    """Distance of the kernel nodes (d,): `times` cells of a grid of `resolution` cells along each axis of the domain's bounds."""
-    low, high = domain.bounds
-    cells = (resolution,) * len(low) if isinstance(resolution, int) else tuple(resolution)
-    if len(cells) != len(low):
-        raise ShapeMismatch(f"Got a resolution for {len(cells)} axes, expected {len(low)} on {domain}.")
-    return tuple(times * (b - a) / c for a, b, c in zip(low, high, cells, strict=True))
+    """Distance of the kernel nodes along each tangent direction: `times` cells of a grid of `resolution` cells over the lengths
+    of the domain, which on a curved one are the sides of a square of equal area."""
+    lengths = domain.lengths
+    cells = (resolution,) * len(lengths) if isinstance(resolution, int) else tuple(resolution)
+    if len(cells) != len(lengths):
+        raise ShapeMismatch(f"Got a resolution for {len(cells)} axes, expected {len(lengths)} on {domain}.")
+    return tuple(times * length / c for length, c in zip(lengths, cells, strict=True))
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:

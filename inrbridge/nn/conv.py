@@ -20,7 +20,18 @@ from inrbridge.nn.channels import check_channels
 from inrbridge.nn.sampled import Sampled
 from inrbridge.ops.local import grid_convolution
 from inrbridge.sampling import halton
-from inrbridge.stencils import BORDERS, Bins, BSpline, Gaussian, Polynomial, Quadrature, Reconstruct, build_stencil, kernel_nodes
+from inrbridge.stencils import (
+    BORDERS,
+    Bins,
+    BSpline,
+    Gaussian,
+    Polynomial,
+    Quadrature,
+    Radial,
+    Reconstruct,
+    build_stencil,
+    kernel_nodes,
+)
 from inrbridge.stencils.borders import shrink
 from inrbridge.stencils.nodes import reach
 
@@ -77,7 +88,8 @@ class Conv(LocalLayer):
 
     `weight` and `bias` are those of `torch.nn.Conv1d/2d/3d`, (out, in / groups, *kernel_size), and may be copied.
     On a grid whose step divides the node spacing the layer is torch's own convolution; anywhere else the values at
-    the nodes come from moving least squares, exact for polynomials up to `order`.
+    the nodes come from moving least squares, exact for polynomials up to `order`. On a curved domain the nodes lie in the
+    tangent plane of each point, along its frame (east and north on a sphere), and are carried onto the domain.
 
     Args:
         kernel_size: nodes along each axis.
@@ -85,7 +97,7 @@ class Conv(LocalLayer):
         stride: the output lives on `discretization.thin(stride)`.
         border: "zeros", "reflect", "circular", "valid" or "renormalize" (see `stencils.borders`).
         order, neighbors: of the reconstruction.
-        dim: dimension of the domain; needed only when kernel_size and spacing are plain numbers (default 2).
+        dim: dimension of the domain (2 on a sphere); needed only when kernel_size and spacing are plain numbers (default 2).
         generator: source of the initial weights, drawn as torch draws them.
 
     Raises:
@@ -151,7 +163,8 @@ class BasisConv(LocalLayer):
 
     Args:
         basis: "spline" (tensor B-splines that interpolate a net of nodes; `weight` then equals a discrete kernel's),
-            "polynomial" (Legendre products up to total degree `order`) or "gaussian".
+            "polynomial" (Legendre products up to total degree `order`), "gaussian", or "radial": functions of the distance
+            alone on (kernel_size + 1) // 2 rings, a kernel that commutes with rotations.
         kernel_size, spacing: the net of nodes; the support is kernel_size * spacing wide.
         order: order of the spline (paper: 2 for 3 nodes an axis, 3 beyond) or degree of the polynomial.
         normalize: integrate constants exactly (moment correction).
@@ -171,8 +184,12 @@ class BasisConv(LocalLayer):
             functions = Polynomial(tuple(k * h / 2 for k, h in zip(size, spacing, strict=True)), 2 if order is None else order)
         elif basis == "gaussian":
             functions = Gaussian(size, spacing)
+        elif basis == "radial":
+            if len(set(size)) > 1 or len(set(spacing)) > 1:
+                raise ConfigError(f"Got a radial kernel of size {size} and spacing {spacing}, expected one number of each.")
+            functions = Radial(dim, size[0] * spacing[0] / 2, (size[0] + 1) // 2, 2 if order is None else order)
         else:
-            raise ConfigError(f'Got basis "{basis}", expected "spline", "polynomial" or "gaussian".')
+            raise ConfigError(f'Got basis "{basis}", expected "spline", "polynomial", "gaussian" or "radial".')
         self.rule = Quadrature(functions, spacing, normalize)
         shape = size if basis == "spline" else (functions.count,)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *shape))

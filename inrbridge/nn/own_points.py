@@ -39,7 +39,7 @@ class Resample(nn.Module):
         target = self.points.to(source.points)
         if source is target:
             return sampled
-        dim = source.domain.dim
+        dim = source.domain.intrinsic_dim
         rule = Reconstruct(((0.0,) * dim,), (source.spacing,) * dim, self.order, self.neighbors)
         return Sampled(target, build_stencil(rule, source, target).interpolate(sampled.values))
 

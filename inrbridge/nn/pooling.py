@@ -201,7 +201,7 @@ class MaxPool(_WindowPool):
             geometry = neighbours(self.window, source).on(sampled.values.device)
             values = sampled.values.gather(1, window_argmax(sampled.values, geometry.index))
         if self.correction:
-            factor = self._factor(geometry, source.domain.dim).to(values)[:, None]
+            factor = self._factor(geometry, source.domain.intrinsic_dim).to(values)[:, None]
             values = torch.where(values > 0, values * factor, values)
         return Sampled(geometry.target, values)
 

@@ -10,14 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import nn
 
 from inrbridge.discretization import Discretization, Grid
-from inrbridge.domains import Domain, Product, Region, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.nn.sampled import Sampled
 from inrbridge.stencils import Reconstruct, build_stencil
+from inrbridge.stencils.geometry import chord_tree
 
 
 class Downsample(nn.Module):
@@ -74,42 +73,18 @@ class Upsample(nn.Module):
             mode = ("linear", "bilinear", "trilinear")[source.domain.dim - 1]
             image = nn.functional.interpolate(image, size=target.structure.shape, mode=mode, align_corners=False)
             return Sampled(target, image.movedim(1, -1).flatten(1, source.domain.dim))
-        rule = Reconstruct(((0.0,) * source.domain.dim,), (source.spacing,) * source.domain.dim, order=1)
+        dim = source.domain.intrinsic_dim
+        rule = Reconstruct(((0.0,) * dim,), (source.spacing,) * dim, order=1)
         return Sampled(target, build_stencil(rule, source, target, "renormalize").interpolate(sampled.values))
 
     def extra_repr(self):
         return f"{self.stride}, mode={self.mode}"
 
 
-def axis_periods(domain: Domain) -> tuple[float, ...]:
-    """Return the length after which each axis repeats, 0 for an axis that does not (d,).
-
-    >>> from inrbridge.domains import Box
-    >>> axis_periods(Product(Torus((2.0,)), Box.unit(2)))
-    (2.0, 0.0, 0.0)
-    """
-    if isinstance(domain, Torus):
-        return tuple(domain.periods)
-    if isinstance(domain, Product):
-        return axis_periods(domain.a) + axis_periods(domain.b)
-    if isinstance(domain, Region):
-        return axis_periods(domain.domain)
-    return (0.0,) * domain.dim
-
-
 def nearest_point(source: Discretization, coords: np.ndarray) -> np.ndarray:
-    """Return the index (m,) of the source point nearest to each of coords (m, d)."""
-    periods = np.asarray(axis_periods(source.domain))
-    wrapped = periods > 0
-    points = source.points.detach().double().cpu().numpy()
-    if not wrapped.any():
-        return cKDTree(points).query(coords)[1]
-
-    def wrap(x: np.ndarray) -> np.ndarray:
-        folded = np.mod(x, np.where(wrapped, periods, 1.0))
-        return np.where(wrapped & (folded < periods), folded, np.where(wrapped, 0.0, x))
-
-    return cKDTree(wrap(points), boxsize=periods).query(wrap(coords))[1]
+    """Return the index (m,) of the source point nearest to each of coords (m, d), around the coordinates that repeat."""
+    tree = chord_tree(source.points.detach().double().cpu().numpy(), source.domain)
+    return tree.query(coords)[1]
 
 
 def _nearest(source: Discretization, target: Discretization) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Floor 5: the window around each output point of a pooling layer, as neighbour lists or as a kernel on a grid.
 
-A window is a box [x + low, x + high), half open as a row of cells is; on curved domains a ball. It is cut off at the edge
-of the domain, and wraps around a torus. Kernels of even size reach half a cell further up than down (Wang & Golland 2023,
+A window is a box [x + low, x + high), half open as a row of cells is; on curved domains a ball, its radius measured along
+the domain. It is cut off at the edge of the domain, and wraps around a torus. Kernels of even size reach half a cell further up than down (Wang & Golland 2023,
 appendix C). Neighbours are found once for a discretization and kept in its cache.
 """
 
@@ -18,8 +18,9 @@ from torch import Tensor
 from inrbridge.discretization import Discretization, Grid
 from inrbridge.domains import Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
-from inrbridge.nn.resample import axis_periods, nearest_point
+from inrbridge.nn.resample import nearest_point
 from inrbridge.stencils.borders import shrink
+from inrbridge.stencils.geometry import pairs_within
 
 Lengths = float | tuple[float, ...]
 
@@ -51,8 +52,13 @@ class Window:
     def target(self, source: Discretization) -> Discretization:
         """Return the output points."""
         thinned = source.thin(self.stride)
-        if self.padding is None or isinstance(source.domain, Torus):
+        if self.padding is None or all(source.domain.axis_periods):
             return thinned
+        if not source.domain.is_flat:
+            raise ConfigError(
+                f"Got a window with padding {self.padding} on {source.domain}, expected padding=None: a curved domain has no "
+                "sides to pad."
+            )
         dim = source.domain.dim
         low, high = self.bounds(dim)
         cell, padding = per_axis(self.cell, dim, "cell"), per_axis(self.padding, dim, "padding")
@@ -136,26 +142,20 @@ def per_axis(value: Lengths, dim: int, what: str) -> np.ndarray:
 def _search(window: Window, source: Discretization) -> Neighbours:
     target = window.target(source)
     points, outputs = (t.points.detach().double().cpu().numpy() for t in (source, target))
-    dim = source.domain.dim
-    low, high = window.bounds(dim)
-    curved = dim != source.domain.intrinsic_dim
-    if curved and (np.ptp(high - low) > 0 or np.any(low + high != 0)):
-        raise ConfigError(
-            f"Got a window of width {window.width} and shift {window.shift} on {source.domain}, expected one width and no "
-            "shift: on a curved domain a window is a ball."
-        )
-    centre, half = (low + high) / 2, (high - low) / 2
-    images, origin = _images(points, source, low, high)
-    tree, around = cKDTree(images / half), cKDTree((outputs + centre) / half)
-    found = around.sparse_distance_matrix(tree, 1 + 1e-6, p=2 if curved else np.inf, output_type="ndarray")
-    i, j = found["i"], found["j"]
-    if not curved:
-        # half open, with room for rounding: a point on the upper face belongs to the next window
-        offset = (images[j] - outputs[i]) / (2 * half)
-        inside = (offset >= low / (2 * half) - 1e-6) & (offset < high / (2 * half) - 1e-6)
-        i, j = i[inside.all(1)], j[inside.all(1)]
+    low, high = window.bounds(source.domain.intrinsic_dim)
+    if source.domain.is_flat:
+        i, j = _in_boxes(points, outputs, source, low, high)
+        centre = (low + high) / 2
+    else:
+        if np.ptp(high - low) > 0 or np.any(low + high != 0):
+            raise ConfigError(
+                f"Got a window of width {window.width} and shift {window.shift} on {source.domain}, expected one width and no "
+                "shift: on a curved domain a window is a ball."
+            )
+        i, j, _ = pairs_within(source, target, high[0])
+        centre = 0.0
     empty = np.setdiff1d(np.arange(len(target)), i)
-    i, j = np.concatenate([i, empty]), np.concatenate([origin[j], nearest_point(source, outputs[empty] + centre)])
+    i, j = np.concatenate([i, empty]), np.concatenate([j, nearest_point(source, outputs[empty] + centre)])
     order = np.lexsort((j, i))
     rows, columns = torch.from_numpy(i[order]).long(), torch.from_numpy(j[order]).long()
     index, present = _pad_lists(rows, columns, torch.ones(len(rows), 1), len(target))
@@ -166,10 +166,23 @@ def _search(window: Window, source: Discretization) -> Neighbours:
     return Neighbours(target, index, present, count, share).on(source.points.device)
 
 
+def _in_boxes(points, outputs, source: Discretization, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of an output i and a point j in its box."""
+    centre, half = (low + high) / 2, (high - low) / 2
+    images, origin = _images(points, source, low, high)
+    tree, around = cKDTree(images / half), cKDTree((outputs + centre) / half)
+    found = around.sparse_distance_matrix(tree, 1 + 1e-6, p=np.inf, output_type="ndarray")
+    i, j = found["i"], found["j"]
+    # half open, with room for rounding: a point on the upper face belongs to the next window
+    offset = (images[j] - outputs[i]) / (2 * half)
+    inside = (offset >= low / (2 * half) - 1e-6) & (offset < high / (2 * half) - 1e-6)
+    return i[inside.all(1)], origin[j[inside.all(1)]]
+
+
 def _images(points: np.ndarray, source: Discretization, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Add the copies of points beyond the edges of a torus, and the index of the point that each copies."""
     origin = np.arange(len(points))
-    for axis, period in enumerate(axis_periods(source.domain)):
+    for axis, period in enumerate(source.domain.axis_periods):
         if period == 0:
             continue
         if high[axis] - low[axis] > period * (1 + 1e-6):
@@ -189,9 +202,11 @@ def _images(points: np.ndarray, source: Discretization, low: np.ndarray, high: n
 
 
 def _share(outputs: np.ndarray, source: Discretization, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Part of each window that lies between the bounds of the domain (m,)."""
+    """Part of each window that lies between the bounds of the domain (m,); all of it on a curved domain."""
+    if not source.domain.is_flat:
+        return np.ones(len(outputs))
     first, last = (np.asarray(v) for v in source.domain.bounds)
-    repeats = np.asarray(axis_periods(source.domain)) > 0
+    repeats = np.asarray(source.domain.axis_periods) > 0
     inside = np.minimum(outputs + high, last) - np.maximum(outputs + low, first)
     inside = np.where(repeats, high - low, inside)
     return (inside.clip(min=0) / (high - low)).prod(1)
@@ -200,7 +215,7 @@ def _share(outputs: np.ndarray, source: Discretization, low: np.ndarray, high: n
 def _grid_kernel(window: Window, source: Discretization) -> GridKernel | None:
     grid = source.structure
     dim = source.domain.dim
-    if not isinstance(grid, Grid) or dim > 3 or dim != source.domain.intrinsic_dim:
+    if not isinstance(grid, Grid) or dim > 3 or not source.domain.is_flat:
         return None
     low, high = window.bounds(dim)
     first = [math.ceil(a / h - 1e-6) for a, h in zip(low, grid.step, strict=True)]

@@ -5,12 +5,12 @@ The rules: `Reconstruct` (moving least squares), `Quadrature` (a basis under the
 eq. 6-7), `Bins` (Voronoi cells of the kernel support, section 4.3), `Cells` (a partition of the domain).
 """
 
-from inrbridge.stencils.bases import BSpline, Gaussian, Polynomial
+from inrbridge.stencils.bases import BSpline, Gaussian, Polynomial, Radial
 from inrbridge.stencils.borders import BORDERS
 from inrbridge.stencils.cells import Cells
 from inrbridge.stencils.nodes import kernel_nodes
 from inrbridge.stencils.rules import Bins, Quadrature, Reconstruct, build_stencil
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
-__all__ = ["BORDERS", "BSpline", "BinnedStencil", "Bins", "Cells", "Gaussian", "Polynomial", "Quadrature", "Reconstruct",
-           "Stencil", "build_stencil", "kernel_nodes"]  # fmt: skip
+__all__ = ["BORDERS", "BSpline", "BinnedStencil", "Bins", "Cells", "Gaussian", "Polynomial", "Quadrature", "Radial",
+           "Reconstruct", "Stencil", "build_stencil", "kernel_nodes"]  # fmt: skip

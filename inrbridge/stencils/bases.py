@@ -128,4 +128,50 @@ class Gaussian:
         return np.exp(-0.5 * (scaled**2).sum(-1))
 
 
-Basis = BSpline | Polynomial | Gaussian
+@dataclass(frozen=True)
+class Radial:
+    """Functions of the distance alone: `count` B-splines on rings, smooth at the centre and 0 at `radius`, each of integral 1.
+
+    B_k is a mean over ring k, so the kernel is the same in every direction: a convolution that commutes with all rotations,
+    whatever the tangent frame of a curved domain.
+    """
+
+    dim: int
+    radius: float
+    count: int = 2
+    order: int = 2
+
+    @property
+    def support(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return (-self.radius,) * self.dim, (self.radius,) * self.dim
+
+    @property
+    def measure(self) -> float:
+        """Volume of the ball."""
+        return math.pi ** (self.dim / 2) / math.gamma(self.dim / 2 + 1) * self.radius**self.dim
+
+    @property
+    def scale(self) -> float:
+        return 1.0
+
+    def evaluate(self, offsets: np.ndarray) -> np.ndarray:
+        """Return B (p, count) at offsets (p, d)."""
+        return self._rings(np.linalg.norm(offsets, axis=1)) / self._masses()
+
+    def _rings(self, distance: np.ndarray) -> np.ndarray:
+        step = self.radius / (self.count - 1 + (self.order + 1) / 2)
+        at, ring = distance[:, None] / step, np.arange(self.count)
+        # even in the distance, so that nothing bends at the centre
+        return cardinal_bspline(at - ring, self.order) + np.where(ring > 0, cardinal_bspline(at + ring, self.order), 0.0)
+
+    def _masses(self) -> np.ndarray:
+        """Integral of each ring over R^d: exact, since the pieces are polynomials of the distance."""
+        pieces = 2 * self.count + self.order - 1  # half steps up to the radius
+        nodes, weights = np.polynomial.legendre.leggauss(8)
+        edge = self.radius / pieces
+        distance = ((np.arange(pieces)[:, None] + (nodes + 1) / 2) * edge).ravel()
+        shell = self.dim * self.measure / self.radius**self.dim * distance ** (self.dim - 1)
+        return (np.tile(weights * edge / 2, pieces) * shell) @ self._rings(distance)
+
+
+Basis = BSpline | Polynomial | Gaussian | Radial

@@ -18,6 +18,7 @@ from inrbridge.discretization import Discretization, Grid
 from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import EmptyDiscretization, ShapeMismatch, unknown_name
 
+BEYOND = 8.0  # sizes of the domain; kernels never reach as far
 BORDERS = ("zeros", "reflect", "circular", "valid", "renormalize")
 
 
@@ -30,11 +31,20 @@ def check_border(border: str, domain: Domain) -> None:
 
 
 def periods(border: str, domain: Domain) -> np.ndarray | None:
-    """Return the lengths (d,) after which space repeats, or None."""
-    if isinstance(domain, Torus) or border == "circular":
-        low, high = domain.bounds
-        return np.subtract(high, low)
-    return None
+    """Return the lengths (d,) after which space repeats, or None. An axis that does not, beside one that does, gets a length
+    that nothing inside the domain reaches around."""
+    around = repeats(border, domain)
+    if not around.any():
+        return None
+    low, high = domain.bounds
+    return np.where(around, 1.0, BEYOND) * np.subtract(high, low)
+
+
+def repeats(border: str, domain: Domain) -> np.ndarray:
+    """Return which axes repeat, bool (d,): all of a circular box, those of a torus by themselves."""
+    if border == "circular":
+        return np.ones(domain.dim, bool)
+    return np.asarray(domain.axis_periods) > 0
 
 
 def fold(coords: np.ndarray, domain: Domain, border: str, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -44,8 +54,11 @@ def fold(coords: np.ndarray, domain: Domain, border: str, spacing: tuple[float, 
         The coordinates, and for each whether a value is there at all: (q, d), bool (q,).
     """
     low, high = (np.asarray(v) for v in domain.bounds)
-    if periods(border, domain) is not None:
-        return low + np.mod(coords - low, high - low), np.ones(len(coords), bool)
+    around = repeats(border, domain)
+    if around.any():
+        coords = np.where(around, low + np.mod(coords - low, high - low), coords)
+        if around.all() and isinstance(domain, Box | Torus):
+            return coords, np.ones(len(coords), bool)
     if border == "reflect":
         half = np.asarray(spacing) / 2
         slack = 1e-9 * (high - low)
@@ -63,20 +76,22 @@ def ghosts(points: np.ndarray, domain: Domain, border: str, before: np.ndarray, 
         All positions (n + ghosts, d) and the index (n + ghosts,) of the point whose value each carries.
     """
     origin = np.arange(len(points))
-    repeats = periods(border, domain) is not None
-    if border != "reflect" and not repeats:
+    around = repeats(border, domain)
+    if border != "reflect" and not around.any():
         return points, origin
     low, high = (np.asarray(v) for v in domain.bounds)
     for axis in range(points.shape[1]):
+        if border != "reflect" and not around[axis]:
+            continue
         x = points[:, axis]
         length = high[axis] - low[axis]
-        if repeats:
+        if around[axis]:
             images = [x - length, x + length]
         else:
             images = [2 * low[axis] + spacing[axis] - x, 2 * high[axis] - spacing[axis] - x]
         added, owners = [points], [origin]
         for image, side in zip(images, (-1, 1), strict=True):
-            outside = image < low[axis] if side < 0 else image > high[axis] - 1e-12 * length * repeats
+            outside = image < low[axis] if side < 0 else image > high[axis] - 1e-12 * length * around[axis]
             near = (image > low[axis] - before[axis]) & (image < high[axis] + after[axis])
             kept = outside & near
             copy = points[kept].copy()

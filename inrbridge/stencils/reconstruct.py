@@ -13,7 +13,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
+
+from inrbridge.domains import Domain
 
 LEBESGUE_LIMIT = 6.0  # one-sided quadratic fits in a corner stay below; nearly singular ones explode to 10^2 and more
 
@@ -31,7 +34,12 @@ def monomial_powers(order: int, dim: int) -> list[tuple[int, ...]]:
 
 
 def moving_least_squares(
-    points: np.ndarray, queries: np.ndarray, order: int, neighbors: int, periods: np.ndarray | None = None
+    points: np.ndarray,
+    queries: np.ndarray,
+    order: int,
+    neighbors: int,
+    periods: np.ndarray | None = None,
+    surface: Domain | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples and weights that evaluate a function at each query.
 
@@ -41,11 +49,12 @@ def moving_least_squares(
         order: polynomials up to this total degree are evaluated exactly, where the points allow it.
         neighbors: samples used for a query, before widening.
         periods: lengths (d,) after which space repeats, for periodic domains.
+        surface: a curved domain on which all lie; polynomials are then those of its tangent plane at the query.
 
     Returns:
         index (q, m) and weight (q, m); weight 0 marks unused places.
     """
-    n, dim = points.shape
+    n, dim = len(points), points.shape[1] if surface is None else surface.intrinsic_dim
     tree = cKDTree(*_periodic(points, periods))
     if periods is not None:
         queries = np.mod(queries, periods)
@@ -57,7 +66,7 @@ def moving_least_squares(
         for _ in range(4):
             if len(pending) == 0 or count > n or (count == n and degree > 0 and terms > n):
                 break
-            index, weight = _fit(tree, points, queries[pending], degree, count, periods)
+            index, weight = _fit(tree, points, queries[pending], degree, count, periods, surface)
             good = np.abs(weight).sum(1) <= LEBESGUE_LIMIT if degree > 0 else np.ones(len(pending), bool)
             pieces.append((pending[good], index[good], weight[good]))
             pending = pending[~good]
@@ -78,23 +87,26 @@ def _periodic(points: np.ndarray, periods: np.ndarray | None) -> tuple:
     return np.mod(points, periods), 16, True, False, True, np.asarray(periods, float)
 
 
-def _fit(tree, points, queries, degree, count, periods) -> tuple[np.ndarray, np.ndarray]:
+def _fit(tree, points, queries, degree, count, periods, surface) -> tuple[np.ndarray, np.ndarray]:
     """One moving-least-squares fit of a degree on `count` neighbours for every query (q, d)."""
-    n, dim = points.shape
+    n = len(points)
     asked = min(count + 1, n)  # the one beyond the last sets the radius where weights reach zero
     distance, index = tree.query(queries, asked)
     distance, index = distance.reshape(len(queries), asked), index.reshape(len(queries), asked)
     radius = distance[:, -1:] * (1.0 + 1e-9) + 1e-300
     if asked == n and count >= n:
         radius = radius * 1.2
-    offset = points[index] - queries[:, None]
-    if periods is not None:
-        offset -= periods * np.round(offset / periods)
+    if surface is not None:
+        offset = surface.log_map(torch.from_numpy(queries)[:, None], torch.from_numpy(points[index])).numpy()
+    else:
+        offset = points[index] - queries[:, None]
+        if periods is not None:
+            offset -= periods * np.round(offset / periods)
     offset /= radius[:, :, None]
     rho2 = (distance / radius) ** 2
     exact = rho2[:, 0] < 1e-12
     theta = np.clip(1 - rho2, 0, None) ** 2 / np.maximum(rho2, 1e-12)
-    powers = monomial_powers(degree, dim)
+    powers = monomial_powers(degree, offset.shape[2])
     vander = np.empty((*offset.shape[:2], len(powers)))
     for k, power in enumerate(powers):
         vander[:, :, k] = np.prod([offset[:, :, a] ** p for a, p in enumerate(power) if p], axis=0)

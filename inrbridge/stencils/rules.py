@@ -13,9 +13,10 @@ from scipy.spatial import cKDTree
 
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
-from inrbridge.stencils.bases import Basis
-from inrbridge.stencils.borders import check_border, fold, ghosts, periods, shrink
+from inrbridge.stencils.bases import Basis, Radial
+from inrbridge.stencils.borders import check_border, periods, shrink
 from inrbridge.stencils.cells import Cells, cell_stencil
+from inrbridge.stencils.geometry import array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
 from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
@@ -82,15 +83,23 @@ def build_stencil(rule: Rule, source: Discretization, target: Discretization | N
     key = ("stencil", rule, border, stride, None if target is None else id(target))
     if key not in source.cache:
         check_border(border, source.domain)
-        if source.domain.dim != source.domain.intrinsic_dim and not isinstance(rule, Cells):
-            raise ShapeMismatch(f"Got a local layer on {source.domain}, expected a flat domain: a box, ball, torus or region.")
+        _check_kernel(rule, source)
         builder = _BUILDERS[type(rule)]
         source.cache[key] = builder(rule, source, target, border, stride)
     return source.cache[key]
 
 
-def _array(points: torch.Tensor) -> np.ndarray:
-    return points.detach().double().cpu().numpy()
+def _check_kernel(rule: Rule, source: Discretization) -> None:
+    """Raise unless the kernel has one axis for each direction in which the domain goes on."""
+    if isinstance(rule, Cells):
+        return
+    domain, axes = source.domain, len(rule.half_width if isinstance(rule, Bins) else rule.spacing)
+    if axes != domain.intrinsic_dim:
+        plane = "" if domain.is_flat else ", the directions of its tangent plane"
+        raise ShapeMismatch(
+            f"Got a kernel of {axes} dimensions on {domain}, expected {domain.intrinsic_dim}{plane}; pass "
+            f"dim={domain.intrinsic_dim} to the layer."
+        )
 
 
 def _outputs(source: Discretization, target: Discretization | None, border: str, stride: int,
@@ -104,14 +113,16 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     before, after = reach(rule.nodes)
     _warn_if_narrow([b + a + h for b, a, h in zip(before, after, rule.spacing, strict=True)], source)
     target = _outputs(source, target, border, stride, before, after)
-    points, n, k = _array(source.points), len(source), len(rule.nodes)
-    nodes = _array(target.points)[:, None] + np.asarray(rule.nodes)[None]  # (m, k, d)
-    coords, inside = fold(nodes.reshape(-1, nodes.shape[2]), source.domain, border, rule.spacing)
-    neighbors = rule.neighbors or default_neighbors(rule.order, points.shape[1])
-    low = np.asarray(source.domain.bounds[0])
+    domain, points, n, k = source.domain, array(source.points), len(source), len(rule.nodes)
+    coords, inside = node_coords(target, rule.nodes, domain, border, rule.spacing)
+    neighbors = rule.neighbors or default_neighbors(rule.order, domain.intrinsic_dim)
     query = np.flatnonzero(inside)
+    if domain.is_flat:
+        low, surface = np.asarray(domain.bounds[0]), None
+    else:
+        low, surface = 0.0, domain
     index, weight = moving_least_squares(
-        points - low, coords[inside] - low, rule.order, neighbors, periods(border, source.domain)
+        points - low, coords[inside] - low, rule.order, neighbors, periods(border, domain), surface
     )
     rows, slots = np.nonzero(weight)
     values = weight[rows, slots]
@@ -148,28 +159,19 @@ def _levels_to_caller() -> int:
     return level
 
 
-def _pairs(source: Discretization, target: Discretization, border: str, low: np.ndarray, high: np.ndarray,
-           spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """All pairs with low <= x_j - x_i <= high: output i ascending, input j, offsets (p, d)."""
-    points, outputs = _array(source.points), _array(target.points)
-    points, origin = ghosts(points, source.domain, border, -low, high, spacing)
-    half, centre = (high - low) / 2, (high + low) / 2
-    tree = cKDTree(points / half)
-    near = cKDTree((outputs + centre) / half).sparse_distance_matrix(tree, 1.0 + 1e-9, p=np.inf, output_type="ndarray")
-    order = np.argsort(near["i"], kind="stable")
-    i, j = near["i"][order], near["j"][order]
-    return i, origin[j], points[j] - outputs[i]
-
-
 def _quadrature(rule: Quadrature, source, target, border, stride) -> Stencil:
     low, high = (np.asarray(v) for v in rule.basis.support)
     _warn_if_narrow((high - low).tolist(), source)
     target = _outputs(source, target, border, stride, tuple(-low), tuple(high))
-    i, j, offsets = _pairs(source, target, border, low, high, rule.spacing)
+    i, j, offsets = pairs(source, target, border, low, high, rule.spacing)
+    measure = math.prod(high - low)
+    if isinstance(rule.basis, Radial):  # the support is the ball
+        kept = np.linalg.norm(offsets, axis=1) <= rule.basis.radius * (1 + 1e-9)
+        i, j, offsets, measure = i[kept], j[kept], offsets[kept], rule.basis.measure
     basis = rule.basis.evaluate(offsets)  # (p, k)
-    weights = _array(source.weights)
+    weights = array(source.weights)
     values = weights[j, None] * basis / rule.basis.scale
-    scale = _border_scale(i, weights[j], len(target), math.prod(high - low), border)
+    scale = _border_scale(i, weights[j], len(target), measure, border)
     if rule.normalize:
         total = np.zeros((len(target), rule.basis.count))
         np.add.at(total, i, values)
@@ -190,6 +192,8 @@ def _border_scale(i: np.ndarray, weights: np.ndarray, m: int, measure: float, bo
 
 def _basis_integral(basis: Basis, points: int = 24) -> np.ndarray:
     """Integral of every basis function over its support, by Gauss-Legendre products."""
+    if isinstance(basis, Radial):
+        return np.ones(basis.count)
     nodes, weights = np.polynomial.legendre.leggauss(points)
     low, high = (np.asarray(v) for v in basis.support)
     grid = np.stack(np.meshgrid(*[nodes] * len(low), indexing="ij"), -1).reshape(-1, len(low))
@@ -202,12 +206,12 @@ def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
     half = np.asarray(rule.half_width)
     _warn_if_narrow((2 * half).tolist(), source)
     target = _outputs(source, target, border, stride, rule.half_width, rule.half_width)
-    i, j, offsets = _pairs(source, target, border, -half, half, tuple(2 * half))
+    i, j, offsets = pairs(source, target, border, -half, half, tuple(2 * half))
     if rule.ball:
         kept = ((offsets / half) ** 2).sum(1) <= 1.0 + 1e-9
         i, j, offsets = i[kept], j[kept], offsets[kept]
-    weights = _array(source.weights)[j] / rule.measure
-    weights = weights * _border_scale(i, _array(source.weights)[j], len(target), rule.measure, border)[i]
+    weights = array(source.weights)[j] / rule.measure
+    weights = weights * _border_scale(i, array(source.weights)[j], len(target), rule.measure, border)[i]
     node = cKDTree(np.asarray(rule.seeds)).query(offsets)[1]
     order = np.argsort(node, kind="stable")
     bounds = np.searchsorted(node[order], np.arange(len(rule.seeds) + 1))
