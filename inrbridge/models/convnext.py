@@ -41,6 +41,7 @@ class ConvNeXt(INRNet):
         kernel_size: of the channelwise convolutions. order, neighbors, border: of all (`models.layers.Convolutions`).
         dropout: share of channels dropped before the integral.
         points: size of the net's own discretization; None: one point for each grid cell.
+        resample: where the layers live (`INRNet.resampling`).
     """
 
     name = "convnext"
@@ -49,7 +50,7 @@ class ConvNeXt(INRNet):
                  blocks: Sequence[int] = (2, 2, 2), strides: Sequence[int] = (2, 2, 2), expansion: int = 4,
                  layer_scale: float = 1e-6, resolution: int = 32, kernel_size: int = 7, order: int = 2,
                  neighbors: int | None = None, border: str = "zeros", activation: str = "gelu", dropout: float = 0.0,
-                 points: int | None = None, generator: torch.Generator | None = None):  # fmt: skip
+                 points: int | None = None, resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
         if not len(widths) == len(blocks) == len(strides) > 0:
             raise ConfigError(
                 f"Got {len(widths)} widths, {len(blocks)} blocks and {len(strides)} strides, expected as many; give one a stage."
@@ -57,8 +58,9 @@ class ConvNeXt(INRNet):
         options = {"widths": list(widths), "blocks": list(blocks), "strides": list(strides), "expansion": expansion,
                    "layer_scale": layer_scale, "resolution": resolution, "kernel_size": kernel_size, "order": order,
                    "neighbors": neighbors, "border": border, "activation": activation, "dropout": dropout,
-                   "points": points}  # fmt: skip
+                   "points": points, "resample": resample}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
+        self.resample = self.resampling(resample, order, neighbors)
         convolve = Convolutions(domain, resolution, kernel_size, order=order, neighbors=neighbors, border=border,
                                 generator=generator)  # fmt: skip
         convolve.require_kept_domain(self.name)
@@ -81,11 +83,11 @@ class ConvNeXt(INRNet):
             times *= stride
             layers += [block(width, times) for _ in range(count)]
             channels = width
-        self.fewest = times**domain.intrinsic_dim
+        self.require_points(times**domain.intrinsic_dim)
         self.trunk = Sequential(*layers)
         self.dropout = Dropout(dropout, channels=True) if dropout > 0 else nn.Identity()
         self.integral = GlobalIntegral()
         self.head = nn.Sequential(nn.LayerNorm(channels, eps=_EPS), linear(channels, classes, generator))
 
     def compute(self, sampled: Sampled) -> Tensor:
-        return self.head(self.integral(self.dropout(self.trunk(sampled))))
+        return self.head(self.integral(self.dropout(self.trunk(self.resample(sampled)))))

@@ -10,7 +10,7 @@ from torch import nn
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
 from inrbridge.models.net import node_spacing
-from inrbridge.nn import BasisConv, BatchNorm, Conv, InstanceNorm, LayerNorm
+from inrbridge.nn import BasisConv, BatchNorm, Conv, InstanceNorm, LayerNorm, Linear
 
 _NORMS = {"batch": BatchNorm, "instance": InstanceNorm, "layer": LayerNorm, "none": None}
 
@@ -37,10 +37,15 @@ class Convolutions:
 
     def __call__(self, inputs: int, outputs: int, *, times: int = 1, stride: int = 1, size: int | None = None, groups: int = 1,
                  bias: bool = True) -> nn.Module:  # fmt: skip
-        """Return a convolution whose nodes lie `times` cells apart: the product of the strides before it."""
+        """Return a convolution whose nodes lie `times` cells apart: the product of the strides before it.
+
+        One of a single node that keeps all points is a pointwise layer.
+        """
+        size = self.kernel_size if size is None else size
+        if size == stride == groups == 1 and self.kernel == "reconstruct":
+            return Linear(inputs, outputs, bias, generator=self.generator)
         place = {"spacing": node_spacing(self.domain, self.resolution, times), "stride": stride, "border": self.border,
                  "groups": groups, "bias": bias, "generator": self.generator}  # fmt: skip
-        size = self.kernel_size if size is None else size
         if self.kernel == "reconstruct":
             return Conv(inputs, outputs, size, order=self.order, neighbors=self.neighbors, **place)
         return BasisConv(inputs, outputs, size, basis=self.kernel, **place)

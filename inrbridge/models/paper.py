@@ -62,7 +62,7 @@ class INRNet2(INRNet):
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
                    "head": head, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options)
-        self.fewest = 4**domain.intrinsic_dim
+        self.require_points(4**domain.intrinsic_dim)
         first, second = _two(widths)
         convolve = _Convolutions(domain, half_width, bins, hidden, generator)
         layers = [*convolve.activated(in_channels, first, 0, 2), *convolve.activated(first, second, 1, 2)]
@@ -135,7 +135,7 @@ class INRNet5(DenseNet):
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
                    "head": head, "skip": skip, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options, width=fine, head=head, skip=skip, generator=generator)
-        self.fewest = 2**domain.intrinsic_dim
+        self.require_points(2**domain.intrinsic_dim)
         convolve = _Convolutions(domain, half_width, bins, hidden, generator)
         self.first = Sequential(*convolve.activated(in_channels, fine, 0))
         self.coarse = Sequential(*convolve.activated(fine, coarse, 0, 2), *convolve.activated(coarse, coarse, 1))

@@ -29,6 +29,7 @@ class ResNet(INRNet):
         norm: "batch", "instance", "layer" or "none".
         dropout: share of channels dropped before the head.
         points: size of the net's own discretization; None: one point for each grid cell.
+        resample: where the layers live (`INRNet.resampling`).
     """
 
     name = "resnet"
@@ -37,14 +38,16 @@ class ResNet(INRNet):
                  blocks: Sequence[int] = (2, 2, 2), strides: Sequence[int] | None = None, resolution: int = 32,
                  kernel_size: int = 3, kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None,
                  border: str = "zeros", norm: str = "batch", activation: str = "relu", dropout: float = 0.0,
-                 points: int | None = None, generator: torch.Generator | None = None):  # fmt: skip
+                 points: int | None = None, resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
         strides = one_each(strides, widths, 2, "strides")
         if len(blocks) != len(widths):
             raise ConfigError(f"Got {len(widths)} widths and {len(blocks)} blocks, expected as many; give one number a stage.")
         options = {"widths": list(widths), "blocks": list(blocks), "strides": strides, "resolution": resolution,
                    "kernel_size": kernel_size, "kernel": kernel, "order": order, "neighbors": neighbors, "border": border,
-                   "norm": norm, "activation": activation, "dropout": dropout, "points": points}  # fmt: skip
+                   "norm": norm, "activation": activation, "dropout": dropout, "points": points,
+                   "resample": resample}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
+        self.resample = self.resampling(resample, order, neighbors)
         convolve = Convolutions(domain, resolution, kernel_size, kernel, order, neighbors, border, generator)
         convolve.require_kept_domain(self.name)
 
@@ -65,11 +68,11 @@ class ResNet(INRNet):
                 body += normalized(width, width, times)
                 layers += [Residual(*body, shortcut=shortcut), Activation(activation)]
                 channels = width
-        self.fewest = times**domain.intrinsic_dim
+        self.require_points(times**domain.intrinsic_dim)
         self.trunk = Sequential(*layers)
         self.dropout = Dropout(dropout, channels=True) if dropout > 0 else nn.Identity()
         self.integral = GlobalIntegral()
         self.head = linear(channels, classes, generator)
 
     def compute(self, sampled: Sampled) -> Tensor:
-        return self.head(self.integral(self.dropout(self.trunk(sampled))))
+        return self.head(self.integral(self.dropout(self.trunk(self.resample(sampled)))))

@@ -59,10 +59,10 @@ class Transformer(INRNet):
                    "activation": activation, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
         if tokens == "cells":
-            self.fewest = (resolution // patch) ** domain.unit_dim
+            self.require_points((resolution // patch) ** domain.unit_dim)
             self.tokens = Tokenize(in_channels, width, resolution // patch, patch=patch, dim=domain.unit_dim, generator=generator)
         elif tokens == "conv":
-            self.fewest = patch**domain.intrinsic_dim
+            self.require_points(patch**domain.intrinsic_dim)
             convolve = Convolutions(domain, resolution, generator=generator)
             self.tokens = convolve(in_channels, width, size=patch, stride=patch)
         else:

@@ -33,6 +33,7 @@ class UNet(DenseNet):
         norm: "batch", "instance", "layer" or "none".
         head: width of the hidden layer of the pointwise head; 0: it is linear. skip: show it the input field.
         points: size of the net's own discretization; None: one point for each grid cell.
+        resample: where the layers live (`INRNet.resampling`).
     """
 
     name = "unet"
@@ -41,14 +42,16 @@ class UNet(DenseNet):
                  stride: int = 2, upsample: str = "nearest", resolution: int = 32, kernel_size: int = 3,
                  kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, border: str = "zeros",
                  norm: str = "batch", activation: str = "relu", head: int = 0, skip: bool = False, points: int | None = None,
-                 generator: torch.Generator | None = None):  # fmt: skip
+                 resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
         if not widths or convs < 1:
             raise ConfigError(f"Got {len(widths)} widths and {convs} convolutions on each scale, expected at least one of both.")
         options = {"widths": list(widths), "convs": convs, "stride": stride, "upsample": upsample, "resolution": resolution,
                    "kernel_size": kernel_size, "kernel": kernel, "order": order, "neighbors": neighbors, "border": border,
-                   "norm": norm, "activation": activation, "head": head, "skip": skip, "points": points}  # fmt: skip
+                   "norm": norm, "activation": activation, "head": head, "skip": skip, "points": points,
+                   "resample": resample}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options, width=widths[0],
                          head=head, skip=skip, generator=generator)  # fmt: skip
+        self.resample = self.resampling(resample, order, neighbors)
         convolve = Convolutions(domain, resolution, kernel_size, kernel, order, neighbors, border, generator)
         convolve.require_kept_domain(self.name)
 
@@ -61,7 +64,7 @@ class UNet(DenseNet):
             return Sequential(*layers)
 
         scales = list(enumerate(itertools.pairwise(widths)))
-        self.fewest = stride ** (len(scales) * domain.intrinsic_dim)
+        self.require_points(stride ** (len(scales) * domain.intrinsic_dim))
         self.down = nn.ModuleList([block(in_channels, widths[0], 1)])
         self.down.extend(block(fine, coarse, stride ** (i + 1), stride) for i, (fine, coarse) in scales)
         self.upsample = Upsample(stride, upsample)
@@ -70,6 +73,7 @@ class UNet(DenseNet):
     def features(self, sampled: Sampled) -> Sampled:
         """Return the features (b, n, widths[0]) on the points of the samples."""
         kept: list[Sampled] = []
+        sampled = self.resample(sampled)
         for block in self.down:
             kept.append(block(kept[-1] if kept else sampled))
         current = kept.pop()

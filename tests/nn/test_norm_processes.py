@@ -1,5 +1,7 @@
 """BatchNorm over several processes: two gloo processes with unequal shares equal one with all fields."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +12,8 @@ from inrbridge.nn import BatchNorm, Sampled, norm
 from inrbridge.nn.processes import are_several
 from inrbridge.sampling import lattice, shrunk
 
+pytestmark = pytest.mark.slow  # two processes start
+
 SHARES = (slice(0, 3), slice(3, 8))  # fields of the processes
 CASES = ("even", "clustered", "each by itself")
 
@@ -17,7 +21,7 @@ CASES = ("even", "clustered", "each by itself")
 def minibatch(case: str):
     """Eight fields, and what their outputs are multiplied by to give a loss."""
     chance = torch.Generator().manual_seed(3)
-    sampler = shrunk if case == "clustered" else lattice
+    sampler = partial(shrunk, weights="density") if case == "clustered" else lattice
     points = sampler(Box.centered(2), 64, chance, dtype=torch.float64)
     values, factor = (torch.randn(8, 64, 4, dtype=torch.float64, generator=chance) for _ in range(2))
     return points, values + torch.arange(8.0)[:, None, None], factor  # the shares differ in their means
