@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Ball, Box, Domain
+from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, ShapeMismatch
-from inrbridge.models.net import INRNet, linear, node_spacing
-from inrbridge.nn import Activation, Conv, LayerNorm, LegendreBasis, Sampled, Upsample, ZernikeBasis, expand
-from inrbridge.nn.bases import Basis
+from inrbridge.models.layers import Convolutions
+from inrbridge.models.net import INRNet, linear
+from inrbridge.nn import Activation, Decode, LayerNorm, Sampled, Upsample, basis_for
 from inrbridge.nn.reading import read
 
 _RANGES = {"identity": torch.positive, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": nn.functional.softplus}
@@ -31,7 +31,7 @@ class Generator(INRNet):
         latent: length of the vector.
         widths: channels of each level, coarsest first.
         resolution: cells along each axis of the grid that the kernel nodes of the finest level are taken from.
-        degree: of the basis (Legendre products on a box, Zernike polynomials on a disc).
+        degree: highest total degree of the basis (`nn.basis_for`: Legendre polynomials on a box, ...).
         hidden: width of the two layers that the vector goes through first.
         convolutions: number of convolutions in each level.
         kernel_size, order, neighbors, border: of the convolutions.
@@ -44,8 +44,8 @@ class Generator(INRNet):
     kind = "generation"
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, latent: int = 64, widths: Sequence[int] = (64, 32, 16),
-                 resolution: int = 32, degree: int = 5, hidden: int = 128, convolutions: int = 1, kernel_size: int = 3,
-                 order: int = 2, neighbors: int | None = None, border: str = "reflect", head: int = 32,
+                 resolution: int = 32, degree: int = 7, hidden: int = 128, convolutions: int = 1, kernel_size: int = 3,
+                 order: int = 2, neighbors: int | None = None, border: str = "zeros", head: int = 32,
                  output: str = "identity", activation: str = "leaky_relu", points: int | None = None,
                  generator: torch.Generator | None = None):  # fmt: skip
         if not widths or min(latent, hidden, convolutions, head, *widths) < 1:
@@ -60,19 +60,19 @@ class Generator(INRNet):
                    "border": border, "head": head, "output": output, "activation": activation, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
         self.latent, self.output = latent, output
-        self.basis = _basis(domain, degree)
         self.mapping = nn.Sequential(linear(latent, hidden, generator), nn.LeakyReLU(0.2),
                                      linear(hidden, hidden, generator), nn.LeakyReLU(0.2))  # fmt: skip
-        self.coefficients = linear(hidden, widths[0] * len(self.basis), generator)
+        self.decode = Decode(basis_for(domain, degree), widths[0], hidden, generator=generator)
+        convolve = Convolutions(domain, resolution, kernel_size, order=order, neighbors=neighbors, border=border,
+                                generator=generator)  # fmt: skip
+        convolve.require_kept_domain(self.name)
         self.levels = nn.ModuleList()
         before = widths[0]
         for level, width in enumerate(widths):
-            spacing = node_spacing(domain, resolution, 2 ** (len(widths) - 1 - level))
-            place = {"spacing": spacing, "border": border, "order": order, "neighbors": neighbors, "dim": domain.dim}
             layers = nn.ModuleList()
             for _ in range(convolutions):
-                layers.append(_Modulated(Conv(before, width, kernel_size, **place, generator=generator), hidden, activation,
-                                         generator))  # fmt: skip
+                conv = convolve(before, width, times=2 ** (len(widths) - 1 - level))
+                layers.append(_Modulated(conv, width, hidden, activation, generator))
                 before = width
             self.levels.append(layers)
         self.upsample = Upsample(2)
@@ -89,8 +89,7 @@ class Generator(INRNet):
         for _ in self.levels[1:]:
             steps.append(steps[-1].thin(2))
         code = self.mapping(latents)
-        coefficients = self.coefficients(code).unflatten(1, (-1, len(self.basis)))  # (b, widths[0], k)
-        sampled = expand(coefficients, self.basis, steps[-1])
+        sampled = self.decode(code, steps[-1])
         for place, layers in zip(reversed(steps), self.levels, strict=True):
             sampled = self.upsample(sampled, place)
             for layer in layers:
@@ -110,21 +109,13 @@ class Generator(INRNet):
 class _Modulated(nn.Module):
     """A convolution whose output, normalized over the channels of each point, is scaled and shifted as a vector says."""
 
-    def __init__(self, conv: Conv, hidden: int, activation: str, generator: torch.Generator | None):
+    def __init__(self, conv: nn.Module, width: int, hidden: int, activation: str, generator: torch.Generator | None):
         super().__init__()
-        self.conv, self.norm = conv, LayerNorm(conv.out_channels, elementwise_affine=False)
-        self.style = linear(hidden, 2 * conv.out_channels, generator)
+        self.conv, self.norm = conv, LayerNorm(width, elementwise_affine=False)
+        self.style = linear(hidden, 2 * width, generator)
         self.activation = Activation(activation)
 
     def forward(self, sampled: Sampled, code: Tensor) -> Sampled:
         sampled = self.norm(self.conv(sampled))
         scale, shift = self.style(code)[:, None].chunk(2, dim=-1)  # (b, 1, c)
         return self.activation(sampled.with_values(sampled.values * (1 + scale) + shift))
-
-
-def _basis(domain: Domain, degree: int) -> Basis:
-    if isinstance(domain, Box):
-        return LegendreBasis(domain, degree)
-    if isinstance(domain, Ball) and domain.dim == 2:
-        return ZernikeBasis(domain, degree)
-    raise ConfigError(f"Got a generator of fields on {domain}, expected a Box, or a Ball of 2 dimensions.")

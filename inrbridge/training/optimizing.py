@@ -26,7 +26,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     # decayed ones first, as they have always stood
     ordered = sorted(groups.values(), key=lambda group: (-group["factor"], group["params"][0].ndim < 2))
     if config.name == "adamw":
-        return torch.optim.AdamW(ordered, lr=config.lr, betas=tuple(config.betas))
+        return torch.optim.AdamW(ordered, lr=config.lr, betas=tuple(map(float, config.betas)))
     return torch.optim.SGD(ordered, lr=config.lr, momentum=config.betas[0])
 
 
