@@ -7,7 +7,7 @@ import torch
 from small_models import CLASSIFIERS, DENSE, SMALL, small
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Ball, Box, Region, Torus
+from inrbridge.domains import Ball, Box, Region, Sphere, Torus
 from inrbridge.errors import ConfigError, EmptyDiscretization, ShapeMismatch
 from inrbridge.models import build_model
 from inrbridge.nn import Sampled
@@ -16,7 +16,7 @@ from inrbridge.sampling import get_sampler, grid, lattice, shrunk, sobol
 BOX = Box.centered(2)
 DOMAINS = [
     Box.centered(1), BOX, Box((0.0, -1.0, 2.0), (2.0, 1.0, 3.0)), Torus((1.0, 2.0)), Torus((1.0, 1.0, 1.0)),
-    Ball((0.0, 0.0), 1.0), Region(BOX, lambda x: x.norm(dim=-1) < 0.8),
+    Ball((0.0, 0.0), 1.0), Region(BOX, lambda x: x.norm(dim=-1) < 0.8), Sphere(),
 ]  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_outputs_converge_as_points_are_added(name, options, domain, generator):
             found.append(net(samples, at=at) if name in DENSE else net(samples))
         return float(((found[0] - found[1]).abs().mean() / found[0].std()).detach())
 
-    few, many = apart(128), apart(2048)
+    few, many = apart(128), apart(1024)
     assert many < 0.6 * few and many < 0.15, (few, many)
 
 
