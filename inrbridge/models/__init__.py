@@ -20,6 +20,7 @@ from inrbridge.models.paper import INRNet2, INRNet3, INRNet4, INRNet5
 from inrbridge.models.resnet import ResNet
 from inrbridge.models.transformer import Transformer
 from inrbridge.models.unet import UNet
+from inrbridge.models.universal import RectangleNet, UniversalApproximator, rectangle_net, universal_approximator
 from inrbridge.models.vae import VAE
 
 __all__ = [
@@ -35,13 +36,17 @@ __all__ = [
     "INRNet3",
     "INRNet4",
     "INRNet5",
+    "RectangleNet",
     "ResNet",
     "Transformer",
     "UNet",
+    "UniversalApproximator",
     "build_model",
     "model_class",
     "model_names",
     "model_options",
+    "rectangle_net",
+    "universal_approximator",
 ]
 
 _MODELS: dict[str, type[INRNet]] = {
