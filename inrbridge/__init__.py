@@ -23,7 +23,7 @@ _HOME = {
     "preview": "rendering",
     "FieldDataset": "data", "Store": "data", "pack": "data",
     "fit": "fitting",
-    "train": "training", "evaluate": "training", "predict": "training",
+    "train": "training", "evaluate": "training", "predict": "training", "generate": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip
 _MODULES = ("batched", "encodings", "errors", "foreign", "frames", "models", "nn", "options", "radiance", "sampling",

@@ -18,7 +18,7 @@ NAMES = {
     "Assumptions", "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",
     "build_field", "identify", "open_field", "preview", "save_field",
     "FieldDataset", "Store", "fit", "pack",
-    "batched", "encodings", "foreign", "frames", "models", "nn", "options", "radiance", "evaluate", "predict", "train",
+    "batched", "encodings", "foreign", "frames", "models", "nn", "options", "radiance", "evaluate", "generate", "predict", "train",
     "InrBridgeError", "errors",
 }  # fmt: skip
 TESTING = {"FormatConformance", "LAWS", "Result", "check_conformance", "damaged", "only_plugins"}

@@ -46,6 +46,13 @@ def count(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """Read a whole number of at least 0."""
+    if not text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f'got "{text}", expected a whole number of at least 0')
+    return int(text)
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every verb that applies a trained model to fields."""
     parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")

@@ -22,6 +22,8 @@ VERBS = {
     "train": "train an INR-Net from a TOML configuration",
     "eval": "measure a trained model on a store",
     "predict": "apply a trained model to field files",
+    "generate": "let a trained model make new fields",
+    "models": "list the architectures and their options",
     "config": "write, show or check a training configuration",
     "check": "run the conformance laws on an installed format",
     "new-plugin": "write the skeleton of a format plugin",

@@ -57,9 +57,9 @@ class GenerativeNet(INRNet):
         return {}
 
     @property
-    def maker(self) -> Generator:
-        """The generator to make fields with: in evaluation mode the average of its past weights, where that is kept."""
-        return self.generator if self.training or self.averaged is None else self.averaged
+    def final(self) -> Generator:
+        """The generator to make fields with: the average of its past weights, where that is kept."""
+        return self.generator if self.averaged is None else self.averaged
 
     def losses(self, real: Sampled, noise: Noise) -> Tensor:
         """Return the losses (b,) of samples of b real fields; randomness comes from the noise alone."""
@@ -68,7 +68,7 @@ class GenerativeNet(INRNet):
     def forward(self, given: Sampled | Tensor, noise: Noise | None = None, discretization: Discretization | None = None):
         """Return the losses (b,) of samples, or for vectors (b, latent) the fields on the discretization, as samples."""
         if isinstance(given, Tensor):
-            return self.maker(given, discretization)
+            return (self.generator if self.training else self.final)(given, discretization)
         if self.training:
             self._keep_average()
         return self.losses(self._checked(given), noise)

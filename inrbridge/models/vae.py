@@ -48,7 +48,7 @@ class VAE(GenerativeNet):
 
     def reconstruct(self, fields: Sampled) -> Sampled:
         """Return the fields that the means of the vectors stand for, at the same points."""
-        return self.maker(self.encode(fields)[0], fields.discretization)
+        return self.final(self.encode(fields)[0], fields.discretization)
 
     def losses(self, real: Sampled, noise: Noise) -> Tensor:
         mean, log_variance = self.encode(real)

@@ -10,6 +10,7 @@ _HOME = {
     "train": "loop", "RunSummary": "loop",
     "evaluate": "evaluating",
     "predict": "predicting",
+    "generate": "generating",
     "load_model": "model_folder", "save_model": "model_folder", "Card": "model_folder",
     "Task": "tasks", "Tracker": "tracking", "read_metrics": "tracking",
 }  # fmt: skip
