@@ -96,6 +96,10 @@ class LeftOut(UserWarning):
     """Files of a folder that do not open; the others are used."""
 
 
+class NotConverged(UserWarning):
+    """A tolerance that was not met within the work allowed; the answer says how far it got."""
+
+
 class SupportTooNarrow(UserWarning):
     """A kernel narrower than the spacing of the points: the layer acts pointwise only."""
 
