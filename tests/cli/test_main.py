@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -14,6 +15,7 @@ from inrbridge import plugins
 from inrbridge.cli import main as frame
 from inrbridge.cli.main import VERBS, main, split_examples
 from inrbridge.errors import CannotOpen, ConfigError
+from inrbridge.models import model_names, model_options
 
 ROOT = os.path.dirname(os.path.dirname(inrbridge.__file__))
 
@@ -176,6 +178,28 @@ def test_formats_and_help_are_quick_and_import_no_torch():
         done = process("-X", "importtime", "-m", "inrbridge", *words)
         modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
         assert done.returncode == 0 and not modules & {"torch", "numpy", "scipy"}, words
+
+
+def test_models_lists_the_architectures_and_shows_one(capsys):
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "for", "is"] and [line.split()[0] for line in lines[1:]] == model_names()
+    assert any(line.split()[:2] == ["unet", "dense"] for line in lines)
+    assert main(["models", "resnet"]) == 0
+    out = capsys.readouterr().out
+    assert "for classification" in out and "Options:" in out and re.search(r"^neighbors +not set$", out, re.MULTILINE)
+    assert main(["models", "resnet", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["options"]["blocks"] == [2, 2, 2] and set(shown["options"]) == set(model_options("resnet"))
+    assert main(["models", "--json"]) == 0
+    assert [model["name"] for model in json.loads(capsys.readouterr().out)] == model_names()
+
+
+def test_models_of_others_are_shown_and_unknown_ones_are_told(capsys):
+    assert main(["models", "fake_training:SmallNet"]) == 0
+    assert "A pointwise net of value and coordinates" in capsys.readouterr().out
+    assert main(["models", "resnt"]) == 2
+    assert 'Did you mean "resnet"?' in capsys.readouterr().err
 
 
 def test_info_tells_format_domain_channels_and_parameters(capsys, file):
