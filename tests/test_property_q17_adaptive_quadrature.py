@@ -79,5 +79,5 @@ def test_a_fixed_number_of_points_misses_the_tolerance(family):
         field, truth = genz(family, 2, generator)
         adaptive = integrate(field, tol=TOLERANCE[2] * truth)
         points = lattice(field.domain, adaptive.evaluations, dtype=torch.float64)
-        missed += abs(float(integrate(field, discretization=points)) - truth) > 10 * abs(float(adaptive.value) - truth)
-    assert missed >= 8
+        missed += abs(float(integrate(field, discretization=points)) - truth) > TOLERANCE[2] * truth
+    assert missed > 5  # the bound of the adaptive rule: never
