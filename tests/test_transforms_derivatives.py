@@ -106,6 +106,15 @@ def test_they_are_there_without_autograd_too():
             torch.testing.assert_close(field(x), expected)
 
 
+def test_no_graph_is_left_where_nobody_asked_for_one():
+    plain = FunctionField(cubic, BOX, 2)
+    assert not GradientField(plain, keep=True)(points()).requires_grad
+    assert GradientField(plain)(points().requires_grad_()).requires_grad
+    assert GradientField(SineField())(points()).requires_grad  # of its parameters
+    frozen = stack([GradientField(SineField()), GradientField(SineField(seed=1))])
+    assert not frozen(points()).requires_grad
+
+
 def test_a_field_of_its_own_gradient_is_asked():
     class Saddle:
         domain, channels = BOX, 1

@@ -65,11 +65,11 @@ class DerivativeField(Transform):
         return super().__call__(coords)
 
     def apply(self, evaluate, coords):
-        wanted = torch.is_grad_enabled()
+        enabled = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            with torch.no_grad():
-                fields = evaluate(coords[..., :1, :]).shape[:-2]  # each field of a stack has its own slope at a shared point
-            x = coords.expand(*fields, *coords.shape[-2:]).clone()
+            probe = evaluate(coords[..., :1, :].clone())  # each field of a stack has its own slope at a shared point
+            wanted = enabled and probe.requires_grad  # by the coordinates, or by parameters of the field
+            x = coords.expand(*probe.shape[:-2], *coords.shape[-2:]).clone()
             x = x if x.requires_grad else x.requires_grad_()
             values = evaluate(x)
             found = self.combine(partial_derivatives(values, x, self.powers))
