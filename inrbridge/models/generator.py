@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,10 +12,12 @@ from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.models.layers import Convolutions
-from inrbridge.models.net import INRNet, linear
+from inrbridge.models.net import INRNet
 from inrbridge.nn import Activation, Decode, LayerNorm, Sampled, Upsample, basis_for
 from inrbridge.nn.reading import read
 
+SLOPE = 0.2  # of the rectifiers below 0
+GAIN = math.sqrt(2 / (1 + SLOPE**2))  # which keeps the variance through them (He et al. 2015)
 _RANGES = {"identity": torch.positive, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": nn.functional.softplus}
 
 
@@ -60,9 +63,11 @@ class Generator(INRNet):
                    "border": border, "head": head, "output": output, "activation": activation, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
         self.latent, self.output = latent, output
-        self.mapping = nn.Sequential(linear(latent, hidden, generator), nn.LeakyReLU(0.2),
-                                     linear(hidden, hidden, generator), nn.LeakyReLU(0.2))  # fmt: skip
-        self.decode = Decode(basis_for(domain, degree), widths[0], hidden, generator=generator)
+        self.mapping = nn.Sequential(_linear(latent, hidden, GAIN, generator), nn.LeakyReLU(SLOPE),
+                                     _linear(hidden, hidden, GAIN, generator), nn.LeakyReLU(SLOPE))  # fmt: skip
+        basis = basis_for(domain, degree)
+        self.decode = Decode(basis, widths[0], hidden, generator=generator)
+        _draw(self.decode.mix, len(basis) ** -0.5, generator)
         convolve = Convolutions(domain, resolution, kernel_size, order=order, neighbors=neighbors, border=border,
                                 generator=generator)  # fmt: skip
         convolve.require_kept_domain(self.name)
@@ -76,7 +81,8 @@ class Generator(INRNet):
                 before = width
             self.levels.append(layers)
         self.upsample = Upsample(2)
-        self.head = nn.Sequential(linear(before, head, generator), nn.LeakyReLU(0.2), linear(head, classes, generator))
+        self.head = nn.Sequential(_linear(before, head, GAIN, generator), nn.LeakyReLU(SLOPE),
+                                  _linear(head, classes, 1.0, generator))  # fmt: skip
 
     def features(self, latents: Tensor, discretization: Discretization | None = None) -> Sampled:
         """Return the features (b, n, widths[-1]) of vectors (b, latent) on the discretization; None: the net's own."""
@@ -112,10 +118,23 @@ class _Modulated(nn.Module):
     def __init__(self, conv: nn.Module, width: int, hidden: int, activation: str, generator: torch.Generator | None):
         super().__init__()
         self.conv, self.norm = conv, LayerNorm(width, elementwise_affine=False)
-        self.style = linear(hidden, 2 * width, generator)
+        self.style = _linear(hidden, 2 * width, 0.5, generator)
         self.activation = Activation(activation)
 
     def forward(self, sampled: Sampled, code: Tensor) -> Sampled:
         sampled = self.norm(self.conv(sampled))
         scale, shift = self.style(code)[:, None].chunk(2, dim=-1)  # (b, 1, c)
         return self.activation(sampled.with_values(sampled.values * (1 + scale) + shift))
+
+
+def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator | None) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    _draw(layer, gain, generator)
+    return layer
+
+
+def _draw(layer: nn.Module, gain: float, generator: torch.Generator | None) -> None:
+    """Draw the weights of a layer so that inputs of variance 1 give outputs of variance gain^2, and nothing but the inputs does:
+    fields that differ little from each other at the start are slow to part."""
+    nn.init.normal_(layer.weight, std=gain * layer.weight.shape[1] ** -0.5, generator=generator)
+    nn.init.zeros_(layer.bias)
