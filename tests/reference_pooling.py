@@ -2,13 +2,11 @@
 
 import torch
 
-from inrbridge.nn.resample import axis_periods
-
 
 def window_members(points, output, low, high, domain):
     """Say which of points (n, d) lie in [output + low, output + high), around the edges where the domain repeats."""
     inside = torch.ones(len(points), dtype=torch.bool)
-    for axis, period in enumerate(axis_periods(domain)):
+    for axis, period in enumerate(domain.axis_periods):
         moves = (-period, 0.0, period) if period else (0.0,)
         offset = points[:, axis] - output[axis]
         inside &= torch.stack([(offset + m >= low) & (offset + m < high) for m in moves]).any(0)

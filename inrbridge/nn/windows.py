@@ -1,8 +1,8 @@
 """Floor 5: the window around each output point of a pooling layer, as neighbour lists or as a kernel on a grid.
 
 A window is a box [x + low, x + high), half open as a row of cells is; on curved domains a ball, its radius measured along
-the domain. It is cut off at the edge of the domain, and wraps around a torus. Kernels of even size reach half a cell further up than down (Wang & Golland 2023,
-appendix C). Neighbours are found once for a discretization and kept in its cache.
+the domain. It is cut off at the edge of the domain, and wraps around a torus. Kernels of even size reach half a cell further
+up than down (Wang & Golland 2023, appendix C). Neighbours are found once for a discretization and kept in its cache.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from inrbridge.discretization import Discretization
 from inrbridge.domains import Box, Product, Region, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn import Downsample, Sampled, Upsample
-from inrbridge.nn.resample import axis_periods
 from inrbridge.sampling import grid, lattice, sobol
 
 
@@ -61,7 +60,7 @@ def test_linear_is_exact_on_linear_functions(generator):
 
 def test_nearest_reaches_around_the_edges_of_a_torus(generator):
     domain = Product(Torus((2.0,)), Box.centered(1))
-    assert axis_periods(Region(domain, lambda x: x[..., 1] > 0, measure=2.0)) == (2.0, 0.0)
+    assert Region(domain, lambda x: x[..., 1] > 0, measure=2.0).axis_periods == (2.0, 0.0)
     coarse, fine = lattice(domain, 32, generator, dtype=torch.float64), lattice(domain, 256, generator, dtype=torch.float64)
     out = Upsample()(Sampled(coarse, coarse.points[None]), fine).values[0]
     offset = (fine.points[:, None] - coarse.points[None]).abs()
