@@ -91,7 +91,8 @@ class INRNet(nn.Module):
             raise ConfigError(f'Got resample "{resample}", expected one of: {", ".join(_RESAMPLE)}.')
         if resample == "none":
             return nn.Identity()
-        self._own = get_sampler(resample)(self.domain, self.points)
+        with torch.device("cpu"):  # points are values, even of a net that is built without weights
+            self._own = get_sampler(resample)(self.domain, self.points)
         return Resample(self._own, order, neighbors)
 
     def require_points(self, fewest: int) -> None:

@@ -242,9 +242,9 @@ class MLPConv(LocalLayer):
         dim = len(self.half_width)
         # not a lattice: where the points are one too, every bin would be off its seed in the same direction
         unit = Ball((0.0,) * dim, 1.0) if self.ball else Box.centered(dim)
-        seeds = halton(unit, count, torch.Generator().manual_seed(0), dtype=torch.float64).points * torch.tensor(
-            self.half_width, dtype=torch.float64
-        )
+        with torch.device("cpu"):  # seeds are values, even of a layer that is built without weights
+            points = halton(unit, count, torch.Generator().manual_seed(0), dtype=torch.float64).points
+            seeds = points * torch.tensor(self.half_width, dtype=torch.float64)
         self.rule = Bins(tuple(tuple(seed) for seed in seeds.tolist()), self.half_width, self.ball)
 
     def kernel(self, offsets: Tensor) -> Tensor:

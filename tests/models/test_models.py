@@ -84,6 +84,15 @@ def test_built_again_from_its_config(name, generator):
 
 
 @pytest.mark.parametrize("name", SMALL)
+def test_built_without_weights_as_a_folder_is_checked_before_it_is_loaded(name):
+    options = {"resample": "sobol"} if "resample" in model_options(name) else {}
+    with torch.device("meta"):
+        net = small(name, None, BOX, **options)
+    assert all(p.is_meta for p in net.parameters())
+    assert not net.own_discretization().points.is_meta or not options
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_the_config_holds_every_option(name, generator):
     assert set(small(name, generator, BOX).options) == set(model_options(name))
 
