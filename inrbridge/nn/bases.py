@@ -132,12 +132,14 @@ def basis_for(domain: Domain, degree: int) -> Basis:
     """Return all functions up to a total degree of the basis that is orthonormal on a domain.
 
     Legendre products on a box, Zernike polynomials on a ball of up to 3 dimensions, spherical harmonics on a sphere, a Fourier
-    basis on a torus, products on a product. Where none is known, on a `Region` or a ball of more dimensions, the Legendre
-    products on the box around it: these are complete, but not orthonormal.
+    basis on a torus, products on a product; of a `Weighted` domain that of its uniform measure. Where none is known, on a
+    `Region`, a `Manifold` or a ball of more dimensions, the Legendre products on the box around it: these are complete, but
+    not orthonormal.
 
     >>> len(basis_for(Sphere(), 2)), len(basis_for(Box.unit(2), 2))
     (9, 6)
     """
+    domain = domain.ground
     if isinstance(domain, Product):
         return ProductBasis(basis_for(domain.a, degree), basis_for(domain.b, degree))
     if isinstance(domain, Sphere):

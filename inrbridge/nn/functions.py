@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Domain, Product, Torus
+from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.bases import Basis, basis_for, basis_values, check_domain, expand, project
 from inrbridge.nn.channels import check_channels
@@ -75,7 +75,7 @@ class BasisFunction(ParametricFunction):
 
 
 class MLPFunction(ParametricFunction):
-    """A small network of the coordinates, on any domain: these are scaled to [-1, 1], those of a torus become cosines and sines.
+    """A small network of the coordinates, on any domain: these are scaled to [-1, 1], or become cosine and sine if they repeat.
 
     Args:
         domain: where it lives.
@@ -194,12 +194,11 @@ class Decode(nn.Module):
 
 
 def _seen(domain: Domain, coords: Tensor) -> Tensor:
-    """What a network sees of coordinates: numbers in [-1, 1], without a seam."""
-    if isinstance(domain, Product):
-        parts = coords.split((domain.a.dim, domain.b.dim), dim=-1)
-        return torch.cat([_seen(part, x) for part, x in zip((domain.a, domain.b), parts, strict=True)], dim=-1)
-    low, high = (torch.as_tensor(v, dtype=coords.dtype, device=coords.device) for v in domain.bounds)
-    place = (coords - low) / (high - low)
-    if isinstance(domain, Torus):
-        return torch.cat([(2 * math.pi * place).cos(), (2 * math.pi * place).sin()], dim=-1)
-    return 2 * place - 1
+    """What a network sees of coordinates: numbers in [-1, 1], of those that repeat the cosine and sine."""
+    low, high, periods = (
+        torch.as_tensor(v, dtype=coords.dtype, device=coords.device) for v in (*domain.bounds, domain.axis_periods)
+    )
+    repeats = periods > 0
+    place = 2 * (coords - low) / (high - low) - 1
+    angle = 2 * math.pi * coords[..., repeats] / periods[repeats]
+    return torch.cat([place[..., ~repeats], angle.cos(), angle.sin()], dim=-1)

@@ -28,7 +28,7 @@ class Tokenize(nn.Module):
     centres, with equal weights; on a box these form a grid, in row-major order as torch flattens patches.
 
     A `Region` has no such map: its tokens are the parts of the cells of its envelope that lie in it, and weigh as much as
-    these measure. One without points is the bias, and weighs nothing.
+    these measure, as do those of a `Weighted` domain. One without points is the bias, and weighs nothing.
 
     Args:
         in_channels, out_channels: c of the field and of the tokens.

@@ -59,16 +59,17 @@ def locate(source: Discretization, shape: tuple[int, ...]) -> tuple[Tensor, Tens
 
 
 def _centres(source: Discretization, shape: tuple[int, ...], total: Tensor) -> Discretization:
-    """One point for each token; on boxes and flat tori a grid. The weights are the measures of the regions, equal ones but
-    for a `Region`, where they are what the quadrature weights of the points in each say."""
+    """One point for each token; on boxes and flat tori a grid. The weights are the measures of the regions: equal ones, or, of
+    the parts of a `Region` and under a `Weighted` measure, what the quadrature weights of the points in each say."""
     domain, like = source.domain, source.points
     if isinstance(domain, Box | Torus):
         return grid(domain, shape, dtype=like.dtype, device=like.device)
     axes = [(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in shape]
     unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(shape))
-    equal = domain.envelope is domain
+    points = domain.envelope.from_unit(unit)
+    equal = domain.envelope is domain and domain.weigh(points) is None
     weights = torch.full_like(total, 1 / len(total)) if equal else total / total.sum()
-    return Discretization(domain.envelope.from_unit(unit).to(like), (weights * domain.measure).to(like), domain, sampler="cells")
+    return Discretization(points.to(like), (weights * domain.measure).to(like), domain, sampler="cells")
 
 
 def _check_shape(source: Discretization, shape: tuple[int, ...]) -> None:
