@@ -26,8 +26,8 @@ _HOME = {
     "train": "training", "evaluate": "training", "predict": "training", "generate": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip
-_MODULES = ("batched", "encodings", "errors", "foreign", "frames", "models", "nn", "options", "radiance", "sampling",
-            "transforms")  # fmt: skip
+_MODULES = ("batched", "discrepancy", "encodings", "errors", "foreign", "frames", "models", "nn", "options", "radiance",
+            "sampling", "transforms")  # fmt: skip
 
 __all__ = ["__version__", *sorted(_HOME), *_MODULES]
 

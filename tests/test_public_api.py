@@ -12,7 +12,7 @@ import inrbridge.testing
 NAMES = {
     "__version__",
     "Ball", "Box", "Domain", "Manifold", "Product", "Region", "Sphere", "Torus", "Weighted",
-    "Discretization", "integrate", "sampling",
+    "Discretization", "discrepancy", "integrate", "sampling",
     "Field", "FunctionField", "GridField", "channel_names", "query", "transforms",
     "FieldStack", "stack",
     "Assumptions", "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",

@@ -12,7 +12,7 @@ CHUNK = 2**17  # points evaluated at a time
 
 
 class Pullback:
-    """The function u -> |envelope| f(x(u)) of the unit cube, zero where x(u) misses the domain: its mean is the integral.
+    """The function u -> f(x(u)) dx/du of the unit cube, zero where x(u) misses the domain: its mean is the integral.
 
     Coordinates and values are float64. A field that is a module is evaluated where its weights are.
     """
@@ -39,10 +39,16 @@ class Pullback:
         self.evaluations += len(unit)
         points = self.envelope.from_unit(unit.to(self.device))
         if self.envelope is self.domain:
-            return self.envelope.measure * query(self.field, points).to(torch.float64)
-        inside = self.domain.contains(points)
+            return self._weighed(unit, points)
+        rows = self.domain.contains(points).nonzero()[:, 0]
         values = points.new_zeros(len(points), self.channels)
-        if not bool(inside.any()):
+        if not len(rows):
             return values
-        found = query(self.field, points[inside]).to(torch.float64)
-        return values.index_put((inside.nonzero()[:, 0],), self.envelope.measure * found)
+        return values.index_put((rows,), self._weighed(unit[rows.to(unit.device)], points[rows]))
+
+    def _weighed(self, unit: Tensor, points: Tensor) -> Tensor:
+        """Values at points of the domain times the volume that the map from the cube, and the density, give them there."""
+        values = self.envelope.ground.measure * query(self.field, points).to(torch.float64)
+        for factor in (self.envelope.unit_jacobian(unit), self.domain.weigh(points)):
+            values = values if factor is None else values * factor.to(values)[:, None]
+        return values
