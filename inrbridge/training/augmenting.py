@@ -7,6 +7,7 @@ domain are brought back by `augment.border`. Dense labels belong to the coordina
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,13 +37,51 @@ def check_augment(augment: AugmentConfig, domain: Domain, channels: Sequence[str
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Views:
+    """How b fields are seen: x -> f(c + A (x - c) + t), c the centre of the domain."""
+
+    matrix: Tensor  # (b, d, d)
+    offset: Tensor  # (b, d)
+    domain: Domain
+    border: str
+
+    @classmethod
+    def draw(cls, domain: Domain, augment: AugmentConfig, count: int, chance: torch.Generator) -> Views:
+        """Draw the views of `count` fields."""
+        return cls(*draw_views(domain, count, chance, **_view(augment)), domain, augment.border)
+
+    def of(self, rows: Sequence[int]) -> Views:
+        """Return the views of some of the fields."""
+        return replace(self, matrix=self.matrix[list(rows)], offset=self.offset[list(rows)])
+
+    def to(self, device: torch.device | str) -> Views:
+        """Return the same views on another device."""
+        return replace(self, matrix=self.matrix.to(device), offset=self.offset.to(device))
+
+    def onto(self, points: Tensor) -> Tensor:
+        """Return where points x (n, d) or (b, n, d) lie in each field: (b, n, d), also beyond the domain."""
+        centre = self._centre(points)
+        return centre + (points - centre) @ self.matrix.to(points).mT + self.offset.to(points)[:, None]
+
+    def there(self, points: Tensor) -> Tensor:
+        """The same, brought back into the domain."""
+        return returned(self.onto(points), self.domain, self.border)
+
+    def back(self, coords: Tensor) -> Tensor:
+        """Return the points x (b, n, d) that lie at these coordinates of each field; some may be beyond the domain."""
+        centre, inverse = self._centre(coords), torch.linalg.inv(self.matrix).to(coords)
+        return centre + (coords - centre - self.offset.to(coords)[:, None]) @ inverse.mT
+
+    def _centre(self, points: Tensor) -> Tensor:
+        low, high = (points.new_tensor(v) for v in self.domain.bounds)
+        return (low + high) / 2
+
+
 def augmented(discretization: Discretization, augment: AugmentConfig, count: int, chance: torch.Generator) -> Tensor:
     """Return coordinates (b, n, d) of `count` fields: turned, mirrored, scaled, cropped, shifted about the centre, shaken."""
     points, domain = discretization.points, discretization.domain
-    low, high = (points.new_tensor(v) for v in domain.bounds)
-    centre = (low + high) / 2
-    matrix, offset = (t.to(points) for t in draw_views(domain, count, chance, **_view(augment)))
-    coords = centre + (points - centre) @ matrix.mT + offset[:, None]
+    coords = Views.draw(domain, augment, count, chance).onto(points)
     if augment.noise:
         shake = torch.randn(coords.shape, generator=chance, dtype=torch.float64).to(points)
         coords = coords + augment.noise * discretization.spacing * shake

@@ -10,7 +10,7 @@ from inrbridge.training.distributed import choose_device
 from inrbridge.training.evaluating import check_measurable
 from inrbridge.training.run_folder import datasets_of
 from inrbridge.training.seeding import generator
-from inrbridge.training.tasks import get_task
+from inrbridge.training.tasks import make_task
 
 
 def check_config(config: TrainConfig) -> dict:
@@ -24,7 +24,7 @@ def check_config(config: TrainConfig) -> dict:
     device = choose_device(config.run.device)
     train_set, eval_set = datasets_of(config, None, None)
     check_augment(config.augment, train_set.domain, train_set.channels)
-    task = get_task(config.task)
+    task = make_task(config, train_set.domain)
     outputs = task.outputs(train_set)
     if eval_set is not None:
         check_measurable(eval_set, task, train_set.class_names)

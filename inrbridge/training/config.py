@@ -18,7 +18,8 @@ from pathlib import Path
 from inrbridge.errors import ConfigError, MissingFile
 from inrbridge.training.toml import parse_toml, parse_value
 
-TASKS = ("classification", "regression", "generation")
+LOSSES = ("cross_entropy", "bce", "mse", "l1")  # of a dense task
+TASKS = ("classification", "regression", "dense", "generation")
 
 
 def _key(default, help: str):
@@ -61,6 +62,19 @@ class DataConfig:
     length: float = _key(0.0, "path over which density is felt as occupancy; 0: 1/16 of the domain's side")
     ramp: float = _key(0.0, "thickness of the shell where signed distance becomes occupancy; 0: a step")
     batch_size: int = _key(64, "fields in a minibatch, over all processes together")
+
+
+@dataclass(frozen=True)
+class TargetsConfig:
+    """What the output of a dense net is compared with (Algorithm 2), by the names of the fields in the store."""
+
+    source: str = _key("", "a store or folder of fields, or labelled points: .npz, .safetensors, or a folder of them or of .png")
+    loss: str = _key("", '"cross_entropy", "bce", "mse" or "l1"; "": "cross_entropy" for classes, "mse" for numbers')
+    n: int = _key(1024, "points of the targets of each field in a step; 0: all labels, or for fields the points of the step")
+    ignore: int = _key(-1, "the class that is not scored")
+    class_names: tuple[str, ...] = _key((), "names of the classes in the order of their numbers; [] numbers them")
+    class_weights: tuple[float, ...] = _key((), "weights of the classes in the loss; [] weighs all alike")
+    channels: tuple[str, ...] = _key((), "channels of target fields; [] takes those they share")
 
 
 @dataclass(frozen=True)
@@ -159,8 +173,9 @@ class RunConfig:
 class TrainConfig:
     """A whole training run. Change one with `dataclasses.replace` or build it with `load_config`."""
 
-    task: str = _key("classification", '"classification", "regression" or "generation"')
+    task: str = _key("classification", '"classification", "regression", "dense" or "generation"')
     data: DataConfig = field(default_factory=DataConfig)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     points: PointsConfig = field(default_factory=PointsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -295,12 +310,15 @@ def _plain(value):
 
 def _check_ranges(config: TrainConfig) -> None:
     data, points, optimizer, augment, run = config.data, config.points, config.optimizer, config.augment, config.run
+    targets = config.targets
     rules = [
         ("task", config.task, config.task in TASKS, f"one of {', '.join(TASKS)}"),
         ("data.batch_size", data.batch_size, data.batch_size >= 1, "at least 1"),
         ("data.directions", data.directions, _are_directions(data.directions), "a number of directions, or three numbers"),
         ("data.length", data.length, data.length >= 0, "0 or more"),
         ("data.ramp", data.ramp, data.ramp >= 0, "0 or more"),
+        ("targets.loss", targets.loss, targets.loss in ("", *LOSSES), f"one of {', '.join(LOSSES)}"),
+        ("targets.n", targets.n, targets.n >= 0, "0 or more"),
         ("points.n", points.n, points.sizes and min(points.sizes) >= 1, "whole numbers of at least 1"),
         ("points.sampler", points.sampler, bool(points.samplers), "at least one sampler"),
         ("points.pool", points.pool, points.pool >= 0, "0 or more"),

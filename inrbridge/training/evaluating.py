@@ -17,29 +17,31 @@ from inrbridge.discretization import Discretization
 from inrbridge.errors import ConfigError, StoreError
 from inrbridge.nn.sampled import Sampled
 from inrbridge.sampling.fixed import fixed_points
+from inrbridge.training.config import load_config
 from inrbridge.training.distributed import World, processes
 from inrbridge.training.model_folder import Card, load_model
 from inrbridge.training.seeding import Noise, derive
-from inrbridge.training.tasks import Batch, Task, get_task
+from inrbridge.training.tasks import Batch, Origin, Task, get_task, make_task
 
 DEFAULT_POINTS = {"sampler": "lattice", "n": 1024, "seed": 0}
 
 
 def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None, formats: Sequence[str] | None = None,
              sampler: str | None = None, n: int | None = None, seed: int | None = None, batch_size: int = 64,
-             device: str | None = None, task: str | None = None) -> dict:  # fmt: skip
+             device: str | None = None, task: str | None = None, targets=None) -> dict:  # fmt: skip
     """Measure a model.
 
     Args:
         model: a net, or the folder of a trained one.
         dataset: a FieldDataset, or the path of a store; `split` and `formats` choose from a store.
         sampler, n, seed: points of the evaluation; None: those recorded with the model, else 1024 lattice points of seed 0.
-
         device: None: where the net is; for a folder, a GPU where there is one.
+        targets: `data.targets.Targets` of the fields by name, or their path, for a dense net; None: those that it learned from.
 
     Returns:
         accuracy, accuracy_by_format, confusion (rows: true class), loss, fields, classes, and sampler, n, seed, seconds;
-        for regression mse and mse_by_format.
+        for regression mse and mse_by_format; for dense nets miou, accuracy, iou_by_class and confusion over the points of the
+        targets, or mse and mae.
 
     Raises:
         StoreError: no fields, labels missing, or classes that the model does not know.
@@ -49,7 +51,7 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
     card: Card | None = getattr(model, "card", None)
     with processes(device) as world:
         dataset = open_dataset(dataset, card, split, formats)
-        task_ = get_task(task or (card.task if card else "classification"))
+        task_ = _task(task, card, dataset, targets)
         points = {**DEFAULT_POINTS, **(card.points if card else {}), **without_none(sampler=sampler, n=n, seed=seed)}
         discretization = fixed_points(dataset.domain, **points, device=world.device)
         was_training = model.training
@@ -60,6 +62,15 @@ def evaluate(model: nn.Module | str | Path, dataset, *, split: str | None = None
     classes = list(card.class_names if card else dataset.class_names)
     facts = {**points, "n": len(discretization), "seconds": time.perf_counter() - started}
     return {**result, **({"classes": classes} if task_.name == "classification" else {}), **facts}
+
+
+def _task(name: str | None, card: Card | None, dataset, targets) -> Task:
+    """Return the task to measure by: that of the card, unless another is named."""
+    name = name or (card.task if card else "classification")
+    if name != "dense":
+        return get_task(name)
+    learned = card.training if card and card.task == "dense" else {}
+    return make_task(load_config({**learned, "task": "dense"}), dataset.domain, targets)
 
 
 def check_batch_size(size: int) -> None:
@@ -106,10 +117,12 @@ def measure(model: nn.Module, dataset, task: Task, discretization: Discretizatio
         labels = torch.as_tensor(dataset.labels)[indices] if task.has_labels else None
         if labels is not None:
             labels = (labels if translation is None else translation[labels]).to(world.device)
-        values = dataset.stack(indices).to(world.device)(discretization.points)
+        stack = dataset.stack(indices).to(world.device)
+        values = stack(discretization.points)
         formats = torch.tensor([number[dataset.formats[i]] for i in indices])
         noise = Noise((derive(0, "noise", i) for i in indices), world.device)
         batch = Batch(Sampled(discretization, values), labels, formats, noise)
+        batch = task.complete(batch, Origin(model, dataset, indices, stack))
         tally.add(*task.losses(model, batch), batch)
     world.add_up(tally.sums)
     return tally.result()

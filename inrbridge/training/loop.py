@@ -7,13 +7,14 @@ weights by the gradient of the loss. Everything random is a function of seed and
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inrbridge.errors import ConfigError, NotFinite, StoreError
 from inrbridge.models import build_model
@@ -21,7 +22,7 @@ from inrbridge.nn import use_generator
 from inrbridge.nn.sampled import Sampled
 from inrbridge.progress import Progress
 from inrbridge.sampling.fixed import fixed_points
-from inrbridge.training.augmenting import augmented, check_augment, recoloured
+from inrbridge.training.augmenting import Views, augmented, check_augment, recoloured
 from inrbridge.training.checkpoint import load_step, save_step
 from inrbridge.training.config import RunConfig, TrainConfig, load_config
 from inrbridge.training.distributed import World, processes
@@ -31,8 +32,10 @@ from inrbridge.training.optimizing import learning_rate, make_optimizer
 from inrbridge.training.points import PointSource, SampleCache
 from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run, view_of
 from inrbridge.training.seeding import Noise, derive, generator
-from inrbridge.training.tasks import Batch, get_task
+from inrbridge.training.tasks import Batch, Origin, Task, make_task
 from inrbridge.training.tracking import JsonLines, TensorBoard, Tracker
+
+SHOWN = ("loss", "eval_miou", "eval_accuracy", "eval_mse", "eval_energy")  # beside the bar of progress
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class RunSummary:
         return self.steps == self.total
 
 
-def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None, *, eval_dataset=None,
+def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None, *, eval_dataset=None, targets=None,
           sets: Sequence[str] = (), resume: bool = False, stop_at: int | None = None, trackers: Sequence[Tracker] = (),
           progress=None, command: str = "") -> RunSummary:  # fmt: skip
     """Train a net; write checkpoints, metrics.jsonl and the finished model into `run.out`.
@@ -60,6 +63,8 @@ def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None
     Args:
         config: path of a TOML file, dict or TrainConfig; None is the defaults. `sets` are "section.key=value" on top.
         dataset, eval_dataset: FieldDatasets to use instead of those that [data] names.
+        targets: `data.targets.Targets` of the items of both by name, for a dense task, or the path of some; None: those that
+            [targets] names.
         resume: go on from the newest checkpoint in `run.out`, from the start where there is none.
         stop_at: stop after this step with a checkpoint, as an interruption would.
         trackers: further receivers of the figures.
@@ -74,7 +79,7 @@ def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None
     config = load_config(config, sets)
     with processes(config.run.device) as world, _machine(config.run, world):
         train_set, eval_set = datasets_of(config, dataset, eval_dataset)
-        run = _Run(config, world, train_set, eval_set)
+        run = _Run(config, world, train_set, eval_set, make_task(config, train_set.domain, targets))
         try:
             return run.go(resume, stop_at, trackers, progress, command)
         finally:
@@ -84,7 +89,7 @@ def train(config: TrainConfig | Mapping | str | Path | None = None, dataset=None
 class _Run:
     """The parts of one run and the loop over its steps."""
 
-    def __init__(self, config: TrainConfig, world: World, train_set, eval_set):
+    def __init__(self, config: TrainConfig, world: World, train_set, eval_set, task: Task):
         if len(train_set) == 0:
             raise StoreError("Got a training set without fields, expected at least one; see data.train_split and data.formats.")
         if min(config.data.batch_size, len(train_set)) < world.size:
@@ -95,7 +100,7 @@ class _Run:
         self.config, self.world, self.train_set, self.eval_set = config, world, train_set, eval_set
         check_augment(config.augment, train_set.domain, train_set.channels)
         seed, device = config.run.seed, world.device
-        self.task = get_task(config.task, config.optimizer.label_smoothing)
+        self.task = task
         self.class_names = list(train_set.class_names)
         if eval_set is not None:
             check_measurable(eval_set, self.task, self.class_names)
@@ -146,7 +151,7 @@ class _Run:
                     for tracker in trackers:
                         tracker.log({"epoch": (step + 1) / self.per_epoch, **figures}, step + 1)
                     self.loss = figures.get("loss", self.loss)
-                bar.advance(1, **{k: figures[k] for k in ("loss", "eval_accuracy", "eval_mse", "eval_energy") if k in figures})
+                bar.advance(1, **{name: figures[name] for name in SHOWN if name in figures})
                 if self._is_due(step + 1, config.run.checkpoint_every or self.per_epoch) or step + 1 == last:
                     self._save(folder, step + 1)
         if last == self.total:
@@ -201,10 +206,31 @@ class _Run:
                 points = augmented(draw.discretization, augment, len(indices), chance)[first]
             with torch.no_grad():
                 values = self.train_set.stack(mine).to(device)(points)
+            before_colours = chance.get_state()
             values = recoloured(values, augment, self.train_set.channels, len(indices), first, chance)
         labels = torch.as_tensor(self.train_set.labels)[mine].to(device) if self.task.has_labels else None
         noise = Noise((derive(self.config.run.seed, "noise", step, place) for place in first), device)
-        return Batch(Sampled(draw.discretization, values), labels, noise=noise)
+        batch = Batch(Sampled(draw.discretization, values), labels, noise=noise)
+
+        @torch.no_grad()
+        def read(coords: Tensor) -> Tensor:
+            there = coords if seen is None else seen.there(coords)
+            values = self.train_set.stack(mine).to(device)(there)
+            if not augment.recolours:
+                return values
+            again = torch.Generator().set_state(before_colours)
+            return recoloured(values, augment, self.train_set.channels, len(indices), first, again)
+
+        seen = None
+        if augment.moves:
+            views = generator(self.config.run.seed, "augment", step)
+            seen = Views.draw(self.train_set.domain, augment, len(indices), views).of(first).to(device)
+        chances = functools.partial(self._chance_of_targets, step, first)
+        return self.task.complete(batch, Origin(self.model, self.train_set, mine, read, seen, chances))
+
+    def _chance_of_targets(self, step: int, first: list[int], what: str, place: int | None = None) -> torch.Generator:
+        """Return a generator for the points of targets: one for all fields, or that of the field at a place of this share."""
+        return generator(self.config.run.seed, "targets", step, what, *(() if place is None else (first[place],)))
 
     @contextlib.contextmanager
     def _dropout(self, step: int) -> Iterator[None]:
@@ -266,7 +292,7 @@ class _Run:
             model={**self.model.config(), "name": self.config.model.name},
             task=self.task.name,
             channels=list(self.train_set.channels),
-            class_names=self.class_names or [str(i) for i in range(self.task.outputs(self.train_set))],
+            class_names=self.task.output_names(self.train_set),
             view=view_of(self.train_set, self.config.data).to_json(),
             points=self.eval_points,
             formats=self.formats,
@@ -274,6 +300,7 @@ class _Run:
             training=self.config.to_dict(),
             command=command,
             steps=self.total,
+            activation=getattr(self.task, "activation", ""),
         )
 
 

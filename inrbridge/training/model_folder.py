@@ -45,6 +45,7 @@ class Card:
     training: dict = field(default_factory=dict)  # the whole TrainConfig
     command: str = ""
     steps: int = 0
+    activation: str = ""  # of a net whose output is a field: what turns its numbers into values
     inrbridge: str = __version__
     api: int = API
 

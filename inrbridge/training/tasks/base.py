@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from inrbridge.data.targets import PointTargets, Seen
 from inrbridge.errors import ConfigError
 from inrbridge.nn.sampled import Sampled
 
@@ -26,6 +27,28 @@ class Batch:
     labels: Tensor | None  # (b, ...); None where the task asks for none
     formats: Tensor | None = None  # (b,) integers; None where nobody asks
     noise: Callable[[int], Tensor] | None = None  # width -> new normal numbers (b, width), which follow from seed and step
+    targets: PointTargets | None = None  # of a dense task
+    seen: Tensor | None = None  # values (b, m, c) of the fields at the points of the targets, for nets with a skip
+
+    def with_targets(self, targets: PointTargets, seen: Tensor | None) -> Batch:
+        """Return the same minibatch with targets."""
+        return replace(self, targets=targets, seen=seen)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a minibatch comes from, for a task that needs more of it: the net, and items of a dataset by number.
+
+    read: coords (m, d) or (b, m, d) -> values (b, m, c) of the fields, as the net sees them. seen: how it sees them; None: as
+    they are. chances: (what for) -> a generator that follows from seed and step; None in an evaluation, where nothing is drawn.
+    """
+
+    model: nn.Module
+    dataset: object
+    indices: list[int]
+    read: Callable[[Tensor], Tensor]
+    seen: Seen | None = None
+    chances: Callable[..., Generator] | None = None
 
 
 class Tally(Protocol):
@@ -61,6 +84,14 @@ class Task(ABC):
     @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Apply the net to a minibatch; return the losses (b,) and its outputs."""
+
+    def output_names(self, dataset) -> list[str]:
+        """Return what the numbers of the net are called, as far as anything is known."""
+        return list(dataset.class_names) or [str(i) for i in range(self.outputs(dataset))]
+
+    def complete(self, batch: Batch, origin: Origin) -> Batch:
+        """Return the minibatch with all that the loss needs of its fields."""
+        return batch
 
     def predict(self, model: nn.Module, sampled: Sampled) -> Tensor:
         """Return the outputs (b, k) for fields of which nothing else is known."""
