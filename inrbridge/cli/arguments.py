@@ -53,6 +53,17 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> float:
+    """Read a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f'got "{text}", expected a number above 0')
+    return number
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every verb that applies a trained model to fields."""
     parser.add_argument("--seed", metavar="SEED", type=int, help="seed of the points")

@@ -4,14 +4,14 @@ A file that cannot be opened is reported and the others go on; the exit code is 
 
 examples:
   inrbridge predict runs/digits a.safetensors b.pth
-  inrbridge predict runs/digits fields/* -o predictions --json
+  inrbridge predict runs/digits fields/* --tol 0.1 -o predictions --json
 """
 
 import json
 import sys
 from pathlib import Path
 
-from inrbridge.cli.arguments import add_model_options, count
+from inrbridge.cli.arguments import add_model_options, count, positive
 from inrbridge.cli.tables import print_table
 
 
@@ -22,6 +22,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--format", metavar="NAME", help="open the files with this format")
     parser.add_argument("--sampler", metavar="NAME", help="where to evaluate the fields")
     parser.add_argument("--n", metavar="N", type=count, help="number of points")
+    parser.add_argument("--tol", metavar="TOL", type=positive, help="double the points until the outputs move less than this")
+    parser.add_argument("--max-n", metavar="N", type=count, help="points to stop at under --tol; 16 times as many if absent")
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with all probabilities")
 
@@ -35,11 +37,18 @@ def run(args) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)  # asked now: work that cannot be kept is not begun
     answers = predict(
         load_model(args.run, trusted=args.trust), args.files, format=args.format, sampler=args.sampler, n=args.n, seed=args.seed,
-        batch_size=args.batch_size, device=args.device, keep_going=True,
+        batch_size=args.batch_size, device=args.device, keep_going=True, tol=args.tol, max_n=args.max_n,
     )  # fmt: skip
     failed = [answer for answer in answers if "error" in answer]
     for answer in failed:
         print(f"inrbridge predict: {answer['error']}", file=sys.stderr)
+    restless = sum(not answer.get("settled", True) for answer in answers)
+    if restless:
+        print(
+            f"inrbridge predict: the outputs of {restless} of {len(answers)} fields still moved by more than {args.tol} at the "
+            "last look; raise --max-n or --tol.",
+            file=sys.stderr,
+        )
     text = json.dumps(answers, indent=2)
     if args.json:
         print(text)
@@ -54,8 +63,17 @@ def run(args) -> int:
 
 def show(answers: list[dict]) -> None:
     """Print one line for each file."""
-    if any("label" in answer for answer in answers):
-        rows = [[answer["path"], answer["label"], f"{answer['probabilities'][answer['label']]:.3f}"] for answer in answers]
-        print_table(["file", "label", "probability"], rows)
-    elif answers:
-        print_table(["file", "value"], [[answer["path"], answer["value"]] for answer in answers])
+    if not answers:
+        return
+    is_class = any("label" in answer for answer in answers)
+    head = ["file", "label", "probability"] if is_class else ["file", "value"]
+    rows = [
+        [a["path"], a["label"], f"{a['probabilities'][a['label']]:.3f}"] if is_class else [a["path"], a["value"]] for a in answers
+    ]
+    if "settled" in answers[0]:
+        head += ["points", "moved", "settled"]
+        rows = [
+            [*row, a["points"], f"{a['moved']:.3g}", "yes" if a["settled"] else "no"]
+            for row, a in zip(rows, answers, strict=True)
+        ]
+    print_table(head, rows)

@@ -9,7 +9,7 @@ _HOME = {
     "TrainConfig": "config", "load_config": "config",
     "train": "loop", "RunSummary": "loop",
     "evaluate": "evaluating",
-    "predict": "predicting",
+    "predict": "predicting", "settled": "settling",
     "generate": "generating",
     "load_model": "model_folder", "save_model": "model_folder", "Card": "model_folder",
     "Task": "tasks", "Tracker": "tracking", "read_metrics": "tracking",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,12 +20,15 @@ from inrbridge.stacking import FieldStack, stack
 from inrbridge.training.distributed import choose_device
 from inrbridge.training.evaluating import DEFAULT_POINTS, check_batch_size, net_on, without_none
 from inrbridge.training.model_folder import Card
+from inrbridge.training.predicting_fields import predict_fields
+from inrbridge.training.settling import settled
 from inrbridge.training.tasks import get_task
 
 
 def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable, *, format: str | None = None,
             sampler: str | None = None, n: int | None = None, seed: int | None = None, batch_size: int = 64,
-            device: str | None = None, keep_going: bool = False) -> list[dict]:  # fmt: skip
+            device: str | None = None, keep_going: bool = False, out: str | Path | None = None,
+            tol: float | None = None, max_n: int | None = None) -> list[dict]:  # fmt: skip
     """Apply a model that `load_model` or `train` gave, or its folder.
 
     Args:
@@ -33,10 +37,14 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
         format: of the files; None asks the installed formats.
         sampler, n, seed, device: as in `evaluate`.
         keep_going: give {"path", "error"} for what cannot be opened or aligned, instead of raising.
+        out: folder for the outputs of a dense net, a file named as its input for each (format "output"); None: they are given.
+        tol: double the points of each field until the outputs (of a classifier: logits) move less than this, up to `max_n`
+            points, 16 n if absent, as `settled` does; each answer then has points, moved (how far, at the last look), settled.
 
     Returns:
         One dict per field, in order: path (None for a field in memory; FILE/0, FILE/1, ... of several), and label and
-        probabilities {class: share}, or, for a regression, value.
+        probabilities {class: share}, or, for a regression, value; for a dense net field, or output (its file), and shares of the
+        domain {class: share} or means {channel: value}.
     """
     check_batch_size(batch_size)
     model, device = net_on(model, device)
@@ -51,6 +59,16 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
     place = choose_device(device)
     points = {**DEFAULT_POINTS, **card.points, **without_none(sampler=sampler, n=n, seed=seed)}
     discretization = fixed_points(card.domain, **points, device=place)
+    if max_n is not None and tol is None:
+        raise ConfigError("Got max_n without tol, expected both; pass tol, such as 0.1, or n for a fixed number of points.")
+    if card.task == "dense":
+        if tol is not None:
+            raise ConfigError("Got tol for a net whose outputs are fields, expected one that gives numbers; leave tol out.")
+        was_training = model.training
+        model.to(place).eval()
+        answers = predict_fields(model, card, items, discretization, points, out, keep_going)
+        model.train(was_training)
+        return answers
     answers: list[dict] = [{"path": str(item) if isinstance(item, Entry) else None} for item in items]
     task = get_task(card.task)
     was_training = model.training
@@ -66,11 +84,15 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
                 path = answers[i]["path"]
                 answers[i]["error"] = str(error) if path is None or path in str(error) else f"{path}: {error}"
         if ready:
-            with torch.no_grad():
-                values = stack([field for _, field in ready]).to(place)(discretization.points)
-                outputs = task.predict(model, Sampled(discretization, values)).cpu()
-            for (i, _), answer in zip(ready, task.answers(outputs, card.class_names), strict=True):
-                answers[i].update(answer)
+            chosen, facts = [field for _, field in ready], [{}] * len(ready)
+            if tol is None:
+                with torch.no_grad():
+                    outputs = task.predict(model, Sampled(discretization, stack(chosen).to(place)(discretization.points)))
+            else:
+                found = settled(partial(task.predict, model), chosen, tol=tol, max_n=max_n, device=place, **points)
+                outputs, facts = found.outputs, found.facts()
+            for (i, _), answer, fact in zip(ready, task.answers(outputs.cpu(), card.class_names), facts, strict=True):
+                answers[i].update(answer | fact)
     model.train(was_training)
     return answers
 

@@ -153,3 +153,15 @@ def test_help_ends_with_two_examples(verb, capsys):
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.count(f"  inrbridge {verb} ") == 2 and "--json" in out
+
+
+def test_predictions_with_a_tolerance(trained, store, capsys):
+    fields = sorted(map(str, (store.parent / "fields" / "test").rglob("*.safetensors")))[:3]
+    assert main(["predict", str(trained), *fields, "--tol", "0.5", "--n", "256", "--max-n", "1024", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert all(a["settled"] == (a["moved"] <= 0.5) and a["points"] in (256, 512, 1024) for a in answers)
+    assert main(["predict", str(trained), *fields, "--tol", "1e-9", "--n", "64", "--max-n", "64"]) == 0
+    printed = capsys.readouterr()
+    assert "settled" in printed.out and " no" in printed.out and "3 of 3 fields still moved" in printed.err
+    assert main(["predict", str(trained), *fields, "--tol", "-1"]) == 2
+    assert "expected a number above 0" in capsys.readouterr().err
