@@ -43,8 +43,8 @@ def run(args) -> None:
     if args.json:
         print(json.dumps({"model": args.run, "store": store, "split": split, "results": results}, indent=2))
         return
-    score = "accuracy" if "accuracy" in results[0] else "mse"
-    formats = list(results[0][f"{score}_by_format"])
+    score = next((name for name in ("accuracy", "energy", "mse") if name in results[0]), "loss")
+    formats = list(results[0].get(f"{score}_by_format", ()))
     print(f"{args.run} on {store}, split {split or 'all'}, {results[0]['fields']} fields")
     rows = []
     for result in results:

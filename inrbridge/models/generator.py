@@ -38,6 +38,7 @@ class Generator(INRNet):
         hidden: width of the two layers that the vector goes through first.
         convolutions: number of convolutions in each level.
         kernel_size, order, neighbors, border: of the convolutions.
+        upsample: "nearest" or "linear", between the levels.
         head: width of the hidden layer of the head.
         output: range of the values: "identity", "sigmoid" (0 to 1), "tanh" (-1 to 1) or "softplus" (above 0).
         points: size of the net's own discretization; None: one point for each cell of the finest level.
@@ -48,7 +49,7 @@ class Generator(INRNet):
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, latent: int = 64, widths: Sequence[int] = (64, 32, 16),
                  resolution: int = 32, degree: int = 7, hidden: int = 128, convolutions: int = 1, kernel_size: int = 3,
-                 order: int = 2, neighbors: int | None = None, border: str = "zeros", head: int = 32,
+                 order: int = 2, neighbors: int | None = None, border: str = "zeros", upsample: str = "nearest", head: int = 32,
                  output: str = "identity", activation: str = "leaky_relu", points: int | None = None,
                  generator: torch.Generator | None = None):  # fmt: skip
         if not widths or min(latent, hidden, convolutions, head, *widths) < 1:
@@ -60,7 +61,8 @@ class Generator(INRNet):
             raise ConfigError(f'Got output "{output}", expected one of: {", ".join(_RANGES)}.')
         options = {"latent": latent, "widths": list(widths), "resolution": resolution, "degree": degree, "hidden": hidden,
                    "convolutions": convolutions, "kernel_size": kernel_size, "order": order, "neighbors": neighbors,
-                   "border": border, "head": head, "output": output, "activation": activation, "points": points}  # fmt: skip
+                   "border": border, "upsample": upsample, "head": head,
+                   "output": output, "activation": activation, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points or resolution**domain.intrinsic_dim, options)
         self.latent, self.output = latent, output
         self.mapping = nn.Sequential(_linear(latent, hidden, GAIN, generator), nn.LeakyReLU(SLOPE),
@@ -80,7 +82,7 @@ class Generator(INRNet):
                 layers.append(_Modulated(conv, width, hidden, activation, generator))
                 before = width
             self.levels.append(layers)
-        self.upsample = Upsample(2)
+        self.upsample = Upsample(2, upsample)
         self.head = nn.Sequential(_linear(before, head, GAIN, generator), nn.LeakyReLU(SLOPE),
                                   _linear(head, classes, 1.0, generator))  # fmt: skip
 

@@ -46,8 +46,7 @@ class Generation(Task):
             return model(batch.sampled, batch.noise), None
         made = model(batch.noise(model.latent), None, batch.sampled.discretization)
         errors = squared_error(batch.sampled, model.reconstruct(batch.sampled)) if isinstance(model, VAE) else None
-        losses = batch.sampled.values.new_zeros(len(made.values)) if errors is None else errors
-        return losses, Generated(made, errors)
+        return model(batch.sampled, batch.noise), Generated(made, errors)
 
     def tally(self, outputs, formats):
         return DistanceTally(formats)
@@ -78,7 +77,8 @@ class DistanceTally:
         self.across, self.alike = (torch.zeros(2, len(self.formats), dtype=torch.float64) for _ in range(2))
         self.real, self.made = (torch.zeros(2, dtype=torch.float64) for _ in range(2))
         self.errors, self.counts = torch.zeros(2, len(self.formats), dtype=torch.float64)
-        self.sums = [self.across, self.alike, self.real, self.made, self.errors, self.counts]
+        self.losses = torch.zeros(1, dtype=torch.float64)
+        self.sums = [self.across, self.alike, self.real, self.made, self.errors, self.counts, self.losses]
 
     def add(self, losses, outputs, batch):
         real, made = batch.sampled, outputs.fields
@@ -91,11 +91,12 @@ class DistanceTally:
         self.real += torch.stack([within.sum(), pairs])
         self.made += torch.stack([distances(made, made).sum(), pairs])
         self.counts += counts
+        self.losses += losses.double().sum().cpu()
         if outputs.errors is not None:
             self.errors += member.T @ outputs.errors.double().cpu()
 
     def result(self):
-        figures: dict = {"fields": int(self.counts.sum())}
+        figures: dict = {"fields": int(self.counts.sum()), "loss": float(self.losses / self.counts.sum())}
         if self.real[1] > 0:  # there was a pair
             apart, alike = (shares(self.formats, *sums) for sums in (self.across, self.alike))
             real, made = (float(total / pairs) for total, pairs in (self.real, self.made))
