@@ -81,7 +81,7 @@ class TargetsConfig:
 class ModelConfig:
     """Which network to train."""
 
-    name: str = _key("convnet", 'a name of inrbridge.models, or "package.module:Class"')
+    name: str = _key("convnet", 'an architecture (inrbridge models lists them), or "package.module:Class"')
     options: dict = field(default_factory=dict, metadata={"help": "keyword arguments of that model"})
 
 
