@@ -14,7 +14,7 @@ from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.bases import LegendreBasis
 from inrbridge.nn.channels import check_channels
 from inrbridge.nn.sampled import Sampled
-from inrbridge.nn.splines import SplineBasis
+from inrbridge.nn.splines import CompactSplines, SplineBasis
 from inrbridge.nn.weights import has_equal_weights
 from inrbridge.stencils import Cells, build_stencil
 
@@ -94,19 +94,36 @@ class Tokenize(nn.Module):
                 f"Got a field on {source.domain}, whose unit cube has {source.domain.unit_dim} axes, in a Tokenize into "
                 f"{self.shape} regions; pass one number of regions for each axis."
             )
-        rule = Cells(self.shape, self.functions)
-        kernel = self.weight.flatten(2).permute(2, 1, 0)  # (k, in, out)
-        if self.patch is not None:
-            kernel = kernel * math.prod(self.patch)
-        matrix = _patch_matrix(rule, source)
-        stencil = build_stencil(rule, source) if matrix is None else None
-        if stencil is not None:
-            target, values = stencil.target, stencil.apply(sampled.values, kernel)
+        found = _patch_matrix(Cells(self.shape, self.functions), source)
+        if found is None:
+            stencil = build_stencil(self._rule, source)
+            target, values = stencil.target, stencil.apply(sampled.values, self._kernel)
         else:
-            target, matrix = matrix[0], matrix[1].to(kernel)
-            patches = _patches(sampled.values, source.structure.shape, self.shape)
-            values = patches @ torch.einsum("pk,kco->pco", matrix, kernel).flatten(0, 1)
+            target, matrix = found  # of the interpolating functions
+            kernel = self._on_places(matrix)
+            values = _patches(sampled.values, source.structure.shape, self.shape) @ kernel.flatten(0, 1)
         return Sampled(target, values if self.bias is None else values + self.bias)
+
+    def _on_places(self, matrix: Tensor) -> Tensor:
+        """Weights (points, in, out) of the values at a region's points, given what these contribute to the inner products."""
+        if self.patch is None:
+            return torch.einsum("pk,ock->pco", matrix.to(self.weight), self.weight)
+        matrix, weight = matrix * math.prod(self.patch), self.weight.flatten(2)
+        if matrix.shape[0] == matrix.shape[1] and torch.allclose(matrix, torch.eye(len(matrix), dtype=matrix.dtype)):
+            return weight.permute(2, 1, 0)  # the points are the nodes of the splines
+        return torch.einsum("pk,ock->pco", matrix.to(weight), weight)
+
+    @property
+    def _rule(self) -> Cells:
+        """What the stencil holds: of splines the compact ones, so that a point feeds few of them."""
+        compact = self.functions if self.patch is None else CompactSplines(self.patch, self.functions.degree)
+        return Cells(self.shape, compact)
+
+    @property
+    def _kernel(self) -> Tensor:
+        """Weights (k, in, out) of the functions of `_rule`."""
+        weight = self.weight if self.patch is None else self.functions.coefficients(self.weight) * math.prod(self.patch)
+        return weight.flatten(2).permute(2, 1, 0)
 
     def extra_repr(self) -> str:
         kind = f"degree={self.functions.degree}" if self.patch is None else f"patch={self.patch}"

@@ -45,7 +45,9 @@ def cell_stencil(rule: Cells, source: Discretization, target: Discretization | N
     rows, columns = cell[:, None] * k + torch.arange(k), torch.arange(n)[:, None].expand(n, k)
     if target is None:
         target = _centres(source, rule.shape, total)
-    return Stencil.from_entries(target, n, k, rows.flatten(), columns.flatten(), (share[:, None] * basis).flatten())
+    entries = share[:, None] * basis
+    kept = entries != 0  # splines are 0 but near their own node
+    return Stencil.from_entries(target, n, k, rows[kept], columns[kept], entries[kept])
 
 
 def locate(source: Discretization, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
