@@ -16,6 +16,7 @@ from inrbridge.errors import ConfigError, ShapeMismatch
 ENDS = ("open", "edge", "wrap")
 MESH_POINTS = {1: 512, 2: 48, 3: 16}  # along each axis of a chart, where nearest points are looked for
 STEPS = 20  # of Gauss-Newton
+WIDTH = 0.3  # of a bump's fall: the quadrature of the ready-made atlases is most precise there
 
 
 class Chart(ABC):
@@ -130,13 +131,15 @@ def nearest_on(chart: Chart, coords: Tensor) -> Tensor:
     """Minimize |phi(u) - x| over the cube by Gauss-Newton, from the nearest mesh point: (n, D) -> (n, d)."""
     unit = chart.mesh.nearest(coords)
     wraps = torch.tensor([end == "wrap" for end in chart.ends])
+    moving = torch.arange(len(unit))
     for _ in range(STEPS):
-        jacobian = chart.jacobian(unit)
-        step = solve(jacobian.mT @ jacobian, (jacobian.mT @ (coords - chart(unit).detach())[..., None]))[..., 0]
-        step = step.clamp(-0.25, 0.25)
-        moved = unit + step
-        unit = torch.where(wraps, moved % 1.0, moved.clamp(0, 1))
-        if bool((step.abs() < 1e-13).all()):
+        here, jacobian = unit[moving], chart.jacobian(unit[moving])
+        miss = coords[moving] - chart(here).detach()
+        step = solve(jacobian.mT @ jacobian, jacobian.mT @ miss[..., None])[..., 0].clamp(-0.25, 0.25)
+        there = torch.where(wraps, (here + step) % 1.0, (here + step).clamp(0, 1))
+        unit[moving] = there
+        moving = moving[((there - here).abs() > 1e-12).any(-1)]  # those held at an end of the chart rest, too
+        if not len(moving):
             break
     return unit
 
@@ -150,12 +153,12 @@ def solve(matrices: Tensor, right: Tensor) -> Tensor:
 def log_bump(unit: Tensor, ends: tuple[str, ...]) -> Tensor:
     """Return the logarithm of a bump, smooth on the cube and 0 with all derivatives at its open ends: (n, d) -> (n,).
 
-    The product of exp(-1 / (t (1 - t))) over the open axes; minus infinity outside.
+    The product of exp(-WIDTH / (t (1 - t))) over the open axes; minus infinity outside.
     """
     total = torch.zeros_like(unit[:, 0])
     for axis, end in enumerate(ends):
         t = unit[:, axis]
         if end == "open":
-            total = total - 1 / (t * (1 - t)).clamp(min=0)  # minus infinity at and beyond the ends
+            total = total - WIDTH / (t * (1 - t)).clamp(min=0)  # minus infinity at and beyond the ends
     inside = ((unit >= 0) & (unit <= 1)).all(-1)
     return torch.where(inside, total, -math.inf)
