@@ -22,7 +22,7 @@ _HOME = {
     "open_field": "io", "identify": "io", "save_field": "io", "build_field": "io",
     "preview": "rendering",
     "FieldDataset": "data", "Store": "data", "pack": "data",
-    "fit": "fitting",
+    "fit": "fitting", "distill": "fitting",
     "train": "training", "evaluate": "training", "predict": "training", "generate": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip

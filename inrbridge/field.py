@@ -70,6 +70,13 @@ def channel_names(field: Field) -> tuple[str, ...]:
     return tuple(str(i) for i in range(field.channels))
 
 
+def are_classes(field: Field) -> bool:
+    """Say whether the channels of a field are shares of classes, the names of the channels: it then states `are_classes`, or
+    its `notes` do."""
+    notes = getattr(field, "notes", None) or {}
+    return bool(getattr(field, "are_classes", notes.get("are_classes", False)))
+
+
 def query(field: Field, coords: Tensor) -> Tensor:
     """Evaluate a field with every check: dimension, finiteness, membership, and the shape that comes back.
 

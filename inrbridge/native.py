@@ -1,6 +1,7 @@
 """Floor 5: inrbridge's own file: a safetensors file whose metadata says how to build the field again.
 
-The metadata key "inrbridge" holds JSON: {format, api, architecture, domain, channels, channel_names, version}.
+The metadata key "inrbridge" holds JSON: {format, api, architecture, domain, channels, channel_names, version}, and {notes},
+what a field was made from and how well, where its maker says so.
 Reading builds the field first without memory and compares every shape with the file, so that a false
 architecture is refused before it costs anything.
 """
@@ -49,6 +50,7 @@ def native_header(field: Field, format: str | None = None) -> dict:
             f"Got a {type(field).__name__} without `architecture` and `state_dict()`, expected a field that can be built anew; "
             "fit it first: inrbridge.fit([field], format=...)."
         )
+    notes = getattr(field, "notes", None)
     return {
         "format": format,
         "api": API_VERSION,
@@ -57,6 +59,7 @@ def native_header(field: Field, format: str | None = None) -> dict:
         "channels": field.channels,
         "channel_names": list(channel_names(field)),
         "version": __version__,
+        **({"notes": dict(notes)} if notes else {}),
     }
 
 
@@ -120,6 +123,8 @@ def read_native(path: str | Path, format: Format, told: Collection[str] = ()) ->
     if len(kinds) == 1:
         field = field.to(kinds.pop())
     field.load_state_dict(state, strict=True)
+    if isinstance(header.get("notes"), dict):
+        field.notes = header["notes"]
     return field
 
 

@@ -20,6 +20,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--format", metavar="NAME", action="append", help="only fields of this format; may be repeated")
     parser.add_argument("--sampler", metavar="NAME", nargs="+", default=[None], help="where to evaluate the fields")
     parser.add_argument("--n", metavar="N", type=count, nargs="+", default=[None], help="number of points")
+    parser.add_argument("--targets", metavar="PATH", help="of a dense net: fields or labels at points, by name")
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with confusion matrices")
 
@@ -33,17 +34,14 @@ def run(args) -> None:
     store, split = choose_data(args, model.card.training.get("data", {}))
     dataset = open_dataset(store, model.card, split, args.format)
     with processes(args.device):  # one group of processes for all measurements
-        results = [
-            evaluate(model, dataset, sampler=sampler, n=n, seed=args.seed, batch_size=args.batch_size, device=args.device)
-            for sampler in args.sampler
-            for n in args.n
-        ]
+        common = {"seed": args.seed, "batch_size": args.batch_size, "device": args.device, "targets": args.targets}
+        results = [evaluate(model, dataset, sampler=sampler, n=n, **common) for sampler in args.sampler for n in args.n]
     if not is_main():
         return
     if args.json:
         print(json.dumps({"model": args.run, "store": store, "split": split, "results": results}, indent=2))
         return
-    score = next((name for name in ("accuracy", "energy", "mse") if name in results[0]), "loss")
+    score = next((name for name in ("miou", "accuracy", "energy", "mse") if name in results[0]), "loss")
     formats = list(results[0].get(f"{score}_by_format", ()))
     print(f"{args.run} on {store}, split {split or 'all'}, {results[0]['fields']} fields")
     rows = []

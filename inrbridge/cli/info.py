@@ -43,6 +43,7 @@ def run(args) -> None:
         ("channels", f"{facts['channels']}: {', '.join(facts['channel_names'])}"),
         ("parameters", f"{facts['parameters']:,} {' '.join(facts['dtypes'])}" if facts["parameters"] is not None else "not told"),
         *[(f"  {name}", value) for name, value in facts["architecture"].items()],
+        *[(f"note: {name}", value) for name, value in facts["notes"].items()],
         *[("assumed", text) for text in facts["assumed"]],
     ]
     print_facts(lines)
@@ -103,5 +104,5 @@ def describe(path: str, format: str | None, options: dict) -> dict:
         "parameters": None if state is None else sum(value.numel() for value in state.values()),
         "dtypes": [] if state is None else sorted({str(value.dtype).removeprefix("torch.") for value in state.values()}),
         "architecture": dict(field.architecture) if isinstance(field, Stackable) else {},
-        "assumed": list(getattr(field, "assumed", ())),
+        "notes": dict(getattr(field, "notes", {})), "assumed": list(getattr(field, "assumed", ())),
     }  # fmt: skip

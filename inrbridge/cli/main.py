@@ -22,6 +22,7 @@ VERBS = {
     "train": "train an INR-Net from a TOML configuration",
     "eval": "measure a trained model on a store",
     "predict": "apply a trained model to field files",
+    "distill": "fit a field of another format to any field",
     "generate": "let a trained model make new fields",
     "models": "list the architectures and their options",
     "config": "write, show or check a training configuration",

@@ -1,6 +1,7 @@
 """Apply a trained model to field files of any format.
 
-A file that cannot be opened is reported and the others go on; the exit code is then 1.
+A file that cannot be opened is reported and the others go on; the exit code is then 1. A dense net gives fields: with -o each
+becomes a file that opens like any other, without the run.
 
 examples:
   inrbridge predict runs/digits a.safetensors b.pth
@@ -18,7 +19,7 @@ from inrbridge.cli.tables import print_table
 def add_arguments(parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained model")
     parser.add_argument("files", metavar="FILE", nargs="+", help="field files, or folders of them")
-    parser.add_argument("-o", "--out", metavar="DIR", help="write predictions.json into this folder")
+    parser.add_argument("-o", "--out", metavar="DIR", help="write predictions.json here, and the fields that a dense net gives")
     parser.add_argument("--format", metavar="NAME", help="open the files with this format")
     parser.add_argument("--sampler", metavar="NAME", help="where to evaluate the fields")
     parser.add_argument("--n", metavar="N", type=count, help="number of points")
@@ -29,15 +30,21 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
+    from inrbridge.errors import ConfigError
     from inrbridge.training import load_model, predict
     from inrbridge.writing import written_whole
 
+    model = load_model(args.run, trusted=args.trust)
+    is_dense = model.card.task == "dense"
+    if is_dense and not args.out:
+        raise ConfigError(f"Got no folder for the fields that {args.run} gives, expected one: -o DIR")
     out = Path(args.out) / "predictions.json" if args.out else None
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)  # asked now: work that cannot be kept is not begun
     answers = predict(
-        load_model(args.run, trusted=args.trust), args.files, format=args.format, sampler=args.sampler, n=args.n, seed=args.seed,
+        model, args.files, format=args.format, sampler=args.sampler, n=args.n, seed=args.seed,
         batch_size=args.batch_size, device=args.device, keep_going=True, tol=args.tol, max_n=args.max_n,
+        out=args.out if is_dense else None,
     )  # fmt: skip
     failed = [answer for answer in answers if "error" in answer]
     for answer in failed:
@@ -65,6 +72,9 @@ def show(answers: list[dict]) -> None:
     """Print one line for each file."""
     if not answers:
         return
+    if "output" in answers[0]:
+        print_table(["file", "output", "is"], [[a["path"], a["output"], _on_the_whole(a)] for a in answers])
+        return
     is_class = any("label" in answer for answer in answers)
     head = ["file", "label", "probability"] if is_class else ["file", "value"]
     rows = [
@@ -77,3 +87,11 @@ def show(answers: list[dict]) -> None:
             for row, a in zip(rows, answers, strict=True)
         ]
     print_table(head, rows)
+
+
+def _on_the_whole(answer: dict) -> str:
+    """Say what a field is on the whole: its classes, the largest first, or the means of its channels."""
+    if "shares" in answer:
+        shares = sorted(answer["shares"].items(), key=lambda pair: -pair[1])
+        return ", ".join(f"{name} {share:.1%}" for name, share in shares if share >= 0.001)
+    return ", ".join(f"{name} {mean:.4g}" for name, mean in answer["means"].items())

@@ -14,6 +14,7 @@ from inrbridge.data.writer import StoreWriter
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, PluginError, StoreError
 from inrbridge.field import Field, Stackable, channel_names
+from inrbridge.fitting.distilling import Deviation, deviation, distill
 from inrbridge.fitting.measures import Measure
 from inrbridge.fitting.optimizing import fields_at_once, optimize, psnr, sample_targets
 from inrbridge.fitting.planning import Fingerprints, Job, deal, plan_jobs, samples_signals, seeded
@@ -24,7 +25,7 @@ from inrbridge.progress import Progress
 from inrbridge.signals import read_signals
 from inrbridge.stacking import FieldStack, evaluate_states, stack
 
-__all__ = ["deal", "fit"]
+__all__ = ["Deviation", "deal", "deviation", "distill", "fit"]
 
 
 def fit(
