@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.domains import Domain
-from inrbridge.models.layers import Convolutions, normalization, one_each
+from inrbridge.models.layers import Convolutions, normalization, one_each, require_counts, require_lists
 from inrbridge.models.net import INRNet, linear
 from inrbridge.nn import Activation, Dropout, GlobalIntegral, Sampled, Sequential
 
@@ -37,6 +37,8 @@ class ConvNet(INRNet):
                  order: int = 2, neighbors: int | None = None, border: str = "zeros", norm: str = "batch",
                  activation: str = "relu", dropout: float = 0.0, points: int | None = None,
                  resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
+        require_lists(self.name, widths=widths, strides=strides)
+        require_counts(self.name, resolution=resolution, kernel_size=kernel_size, neighbors=neighbors, points=points)
         strides = one_each(strides, widths, 1, "strides")
         options = {"widths": list(widths), "strides": strides, "resolution": resolution, "kernel_size": kernel_size,
                    "kernel": kernel, "order": order, "neighbors": neighbors, "border": border, "norm": norm,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
-from inrbridge.models.layers import Convolutions
+from inrbridge.models.layers import Convolutions, require_counts, require_lists
 from inrbridge.models.net import INRNet, linear
 from inrbridge.nn import Activation, Dropout, GlobalIntegral, LayerNorm, Linear, Residual, Sampled, Sequential
 
@@ -51,7 +51,10 @@ class ConvNeXt(INRNet):
                  layer_scale: float = 1e-6, resolution: int = 32, kernel_size: int = 7, order: int = 2,
                  neighbors: int | None = None, border: str = "zeros", activation: str = "gelu", dropout: float = 0.0,
                  points: int | None = None, resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
-        if not len(widths) == len(blocks) == len(strides) > 0:
+        require_lists(self.name, widths=widths, blocks=blocks, strides=strides)
+        require_counts(self.name, resolution=resolution, kernel_size=kernel_size, neighbors=neighbors, points=points,
+                       expansion=expansion)  # fmt: skip
+        if not len(widths) == len(blocks) == len(strides):
             raise ConfigError(
                 f"Got {len(widths)} widths, {len(blocks)} blocks and {len(strides)} strides, expected as many; give one a stage."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,25 @@ def normalization(norm: str, channels: int) -> list[nn.Module]:
     if norm not in _NORMS:
         raise ConfigError(f'Got norm "{norm}", expected one of: {", ".join(_NORMS)}.')
     return [] if norm == "none" else [_NORMS[norm](channels)]
+
+
+def require_counts(model: str, **counts: object) -> None:
+    """Raise ConfigError unless each option is a whole number from 1 on; None is left to its default."""
+    for name, value in counts.items():
+        if value is not None and not _is_count(value):
+            raise ConfigError(f"Got {name} = {value!r} for the model {model}, expected a whole number from 1 on.")
+
+
+def require_lists(model: str, **lists: object) -> None:
+    """Raise ConfigError unless each option is a list of whole numbers from 1 on, and not empty; None is left to its default."""
+    for name, value in lists.items():
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        if value is not None and not (is_list and value and all(_is_count(number) for number in value)):
+            raise ConfigError(f"Got {name} = {value!r} for the model {model}, expected a list of whole numbers from 1 on.")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def one_each(values, widths, default: int, what: str) -> list[int]:

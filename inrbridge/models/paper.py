@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
 from inrbridge.models.dense import DenseNet
+from inrbridge.models.layers import require_counts, require_lists
 from inrbridge.models.net import INRNet, linear, node_spacing
 from inrbridge.nn import Activation, BatchNorm, GlobalIntegral, MLPConv, Residual, Sampled, Sequential, Upsample, add
 
@@ -22,12 +23,17 @@ class _Convolutions:
     """Makes the MLP convolutions of one net, each with its normalization.
 
     Args:
+        model: name of the net, for errors.
         half_width: half the side of the kernel supports, as shares of half the domain's side; convolutions choose by number.
         bins: Voronoi cells of a support. hidden: widths of the kernel networks.
     """
 
-    def __init__(self, domain: Domain, half_width: Sequence[float], bins: int, hidden: Sequence[int],
+    def __init__(self, model: str, domain: Domain, half_width: Sequence[float], bins: int, hidden: Sequence[int],
                  generator: torch.Generator | None):  # fmt: skip
+        require_counts(model, bins=bins)
+        require_lists(model, hidden=hidden)
+        if not all(share > 0 for share in half_width):
+            raise ConfigError(f"Got half_width = {half_width} for the model {model}, expected shares above 0.")
         sides = node_spacing(domain, 1)
         self.supports = [tuple(share * side / 2 for side in sides) for share in half_width]
         self.options = {"bins": bins, "hidden": hidden, "generator": generator}
@@ -63,8 +69,9 @@ class INRNet2(INRNet):
                    "head": head, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options)
         self.require_points(4**domain.intrinsic_dim)
-        first, second = _two(widths)
-        convolve = _Convolutions(domain, half_width, bins, hidden, generator)
+        first, second = _exactly(2, widths, self.name)
+        require_counts(self.name, head=head, points=points)
+        convolve = _Convolutions(self.name, domain, half_width, bins, hidden, generator)
         layers = [*convolve.activated(in_channels, first, 0, 2), *convolve.activated(first, second, 1, 2)]
         for _ in range(self.blocks):
             inner = [*convolve.activated(second, second, 2), *convolve(second, second, 2)]
@@ -99,13 +106,13 @@ class INRNet3(DenseNet):
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 32, 32),
                  half_width: Sequence[float] = (0.1, 0.1, 0.1), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 0,
                  skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
-        if len(widths) != 3:
-            raise ConfigError(f"Got {len(widths)} widths for an {self.name}, expected 3: one for each convolution.")
+        widths = _exactly(3, widths, self.name)
+        require_counts(self.name, points=points)
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
                    "head": head, "skip": skip, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options, width=widths[-1], head=head, skip=skip,
                          generator=generator)  # fmt: skip
-        convolve = _Convolutions(domain, half_width, bins, hidden, generator)
+        convolve = _Convolutions(self.name, domain, half_width, bins, hidden, generator)
         inputs = (in_channels, *widths)
         self.trunk = Sequential(*(layer for i in range(3) for layer in convolve.activated(inputs[i], inputs[i + 1], i)))
 
@@ -131,12 +138,13 @@ class INRNet5(DenseNet):
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 64),
                  half_width: Sequence[float] = (0.1, 0.2), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 0,
                  skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
-        fine, coarse = _two(widths)
+        fine, coarse = _exactly(2, widths, self.name)
+        require_counts(self.name, points=points)
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
                    "head": head, "skip": skip, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options, width=fine, head=head, skip=skip, generator=generator)
         self.require_points(2**domain.intrinsic_dim)
-        convolve = _Convolutions(domain, half_width, bins, hidden, generator)
+        convolve = _Convolutions(self.name, domain, half_width, bins, hidden, generator)
         self.first = Sequential(*convolve.activated(in_channels, fine, 0))
         self.coarse = Sequential(*convolve.activated(fine, coarse, 0, 2), *convolve.activated(coarse, coarse, 1))
         self.upsample = Upsample(2)
@@ -149,7 +157,8 @@ class INRNet5(DenseNet):
         return self.last(add(first, self.fourth(back)))
 
 
-def _two(widths: Sequence[int]) -> tuple[int, int]:
-    if len(widths) != 2:
-        raise ConfigError(f"Got {len(widths)} widths, expected 2, for instance [32, 64].")
-    return widths[0], widths[1]
+def _exactly(count: int, widths: Sequence[int], model: str) -> Sequence[int]:
+    require_lists(model, widths=widths)
+    if len(widths) != count:
+        raise ConfigError(f"Got {len(widths)} widths for the model {model}, expected {count}.")
+    return widths

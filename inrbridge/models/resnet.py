@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
-from inrbridge.models.layers import Convolutions, normalization, one_each
+from inrbridge.models.layers import Convolutions, normalization, one_each, require_counts, require_lists
 from inrbridge.models.net import INRNet, linear
 from inrbridge.nn import Activation, Downsample, Dropout, GlobalIntegral, Linear, Residual, Sampled, Sequential
 
@@ -39,6 +39,8 @@ class ResNet(INRNet):
                  kernel_size: int = 3, kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None,
                  border: str = "zeros", norm: str = "batch", activation: str = "relu", dropout: float = 0.0,
                  points: int | None = None, resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
+        require_lists(self.name, widths=widths, blocks=blocks, strides=strides)
+        require_counts(self.name, resolution=resolution, kernel_size=kernel_size, neighbors=neighbors, points=points)
         strides = one_each(strides, widths, 2, "strides")
         if len(blocks) != len(widths):
             raise ConfigError(f"Got {len(widths)} widths and {len(blocks)} blocks, expected as many; give one number a stage.")

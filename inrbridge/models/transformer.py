@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, unknown_name
-from inrbridge.models.layers import Convolutions
+from inrbridge.models.layers import Convolutions, require_counts
 from inrbridge.models.net import INRNet, linear
 from inrbridge.nn import (
     GlobalIntegral,
@@ -52,6 +52,8 @@ class Transformer(INRNet):
                  points: int | None = None, generator: torch.Generator | None = None):  # fmt: skip
         if tokens not in _TOKENS:
             raise unknown_name("kind of tokens", tokens, _TOKENS, ConfigError)
+        require_counts(self.name, width=width, depth=depth, heads=heads, hidden=hidden, resolution=resolution, patch=patch,
+                       keys=keys, points=points)  # fmt: skip
         if resolution % patch:
             raise ConfigError(f"Got patches of {patch} cells at resolution {resolution}, expected a size that divides it.")
         options = {"width": width, "depth": depth, "heads": heads, "hidden": hidden, "tokens": tokens, "resolution": resolution,

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from inrbridge.domains import Domain
-from inrbridge.errors import ConfigError
 from inrbridge.models.dense import DenseNet
-from inrbridge.models.layers import Convolutions, normalization
+from inrbridge.models.layers import Convolutions, normalization, require_counts, require_lists
 from inrbridge.nn import Activation, Sampled, Sequential, Upsample, concat
 
 
@@ -43,8 +42,9 @@ class UNet(DenseNet):
                  kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, border: str = "zeros",
                  norm: str = "batch", activation: str = "relu", head: int = 0, skip: bool = False, points: int | None = None,
                  resample: str = "none", generator: torch.Generator | None = None):  # fmt: skip
-        if not widths or convs < 1:
-            raise ConfigError(f"Got {len(widths)} widths and {convs} convolutions on each scale, expected at least one of both.")
+        require_lists(self.name, widths=widths)
+        require_counts(self.name, convs=convs, stride=stride, resolution=resolution, kernel_size=kernel_size,
+                       neighbors=neighbors, points=points)  # fmt: skip
         options = {"widths": list(widths), "convs": convs, "stride": stride, "upsample": upsample, "resolution": resolution,
                    "kernel_size": kernel_size, "kernel": kernel, "order": order, "neighbors": neighbors, "border": border,
                    "norm": norm, "activation": activation, "head": head, "skip": skip, "points": points,
