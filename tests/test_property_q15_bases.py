@@ -1,13 +1,15 @@
 """Law Q15: bases are orthonormal, of any degree; vectors become fields and come back (Wang & Golland 2023, section 3.1)."""
 
+import numpy as np
 import pytest
 import torch
 from reference_rates import rates
 from reference_rules import crowded, equally_weighted, rule
 
-from inrbridge.domains import Ball, Box, Product, Sphere, Torus
+from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus, Weighted
+from inrbridge.domains.atlases import ring_torus
 from inrbridge.nn import Decode, LegendreBasis, Sampled, ZernikeBasis, basis_for, expand, project
-from inrbridge.sampling import sobol
+from inrbridge.sampling import lattice, sobol
 
 DOUBLE = torch.float64
 DOMAINS = [
@@ -46,6 +48,29 @@ def test_gram_matrix_by_exact_quadrature(domain):
 def test_gram_matrix_at_high_degree(domain, degree):
     basis = basis_for(domain, degree)
     torch.testing.assert_close(gram(basis, *rule(domain, degree + 2)), identity(len(basis)), rtol=0, atol=1e-10)
+
+
+OTHERS = {
+    "disc, its polynomials by quadrature": Region(Box.centered(2), lambda x: x.norm(dim=-1) < 1, measure=torch.pi),
+    "mask": Region(Box.unit(2), np.tri(4, dtype=bool)),
+    "part of a sphere": Region(Sphere(), lambda x: x[..., 2] < 0.5, measure=3 * torch.pi),
+    "ball of 4 dimensions": Ball((0.0,) * 4, 1.0),
+    "weighted": Weighted(Box.unit(2), lambda x: 0.5 + x[..., 0]),
+    "ring in space": ring_torus(),
+}
+
+
+@pytest.mark.parametrize("domain", list(OTHERS.values()), ids=list(OTHERS))
+def test_what_has_no_closed_form_is_orthonormal_to_the_error_of_quadrature(domain, generator):
+    basis = basis_for(domain, 3)
+    points = lattice(domain, 2**14, generator, dtype=DOUBLE)  # others than those that made it so
+    weights = points.weights / points.weights.sum()
+    assert (gram(basis, points.points, weights) - identity(len(basis))).abs().max() < (0.05 if domain.dim > 3 else 0.02)
+    coefficients = torch.randn(1, 2, len(basis), generator=generator, dtype=DOUBLE)
+    found = project(expand(coefficients, basis, points), basis)
+    assert (found - coefficients).abs().max() < 0.05
+    # negative control: the functions of the domain around it are not orthonormal
+    assert (gram(basis.basis, points.points, weights) - identity(len(basis.basis))).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("total", [False, True])

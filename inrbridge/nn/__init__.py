@@ -2,7 +2,16 @@
 
 from inrbridge.nn.adaptive import AdaptiveInstanceNorm
 from inrbridge.nn.attention import PointAttention
-from inrbridge.nn.bases import FourierBasis, LegendreBasis, ProductBasis, basis_for, expand, legendre, project
+from inrbridge.nn.bases import (
+    FourierBasis,
+    LegendreBasis,
+    OrthonormalizedBasis,
+    ProductBasis,
+    basis_for,
+    expand,
+    legendre,
+    project,
+)
 from inrbridge.nn.channel_attention import ChannelAttention
 from inrbridge.nn.conv import BasisConv, Conv, MLPConv
 from inrbridge.nn.derivatives import Derivative, Divergence, Gradient, Hessian, Laplacian
@@ -57,6 +66,7 @@ __all__ = [
     "MaxPool",
     "Modulate",
     "NormPool",
+    "OrthonormalizedBasis",
     "ParametricFunction",
     "PointAttention",
     "PointDropout",

@@ -6,12 +6,14 @@ Orthonormality is law Q15, in test_property_q15_bases.py.
 import numpy as np
 import pytest
 import torch
+from reference_rules import rule
 
-from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
+from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus, Weighted
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn import (
     FourierBasis,
     LegendreBasis,
+    OrthonormalizedBasis,
     ProductBasis,
     Sampled,
     SphericalHarmonics,
@@ -172,11 +174,36 @@ def test_half_precision_is_summed_in_single(generator):
     torch.testing.assert_close(half.float(), project(Sampled(source, values), basis), rtol=1e-3, atol=1e-2)
 
 
-def test_basis_for_a_region_is_that_of_the_box_around_it():
+def test_what_is_made_orthonormal_on_other_domains():
     region = Region(Box.unit(2), lambda x: x[..., 0] + x[..., 1] < 1, measure=0.5)
-    assert basis_for(region, 3) == LegendreBasis(Box.unit(2), 3, total=True)
-    assert basis_for(Ball((0.0,) * 4, 1.0), 2) == LegendreBasis.around(Ball((0.0,) * 4, 1.0), 2, total=True)
-    assert isinstance(basis_for(Product(Sphere(), Box.unit(1)), 1), ProductBasis)
+    assert basis_for(region, 3) == OrthonormalizedBasis(LegendreBasis(Box.unit(2), 3, total=True), region)
+    part = Region(Sphere(), lambda x: x[..., 2] > 0, measure=2 * torch.pi)
+    assert basis_for(part, 3) == OrthonormalizedBasis(SphericalHarmonics(Sphere(), 3), part)
+    weighted = Weighted(Torus((1.0,)), lambda x: 1 + x[..., 0])
+    assert basis_for(weighted, 3) == OrthonormalizedBasis(FourierBasis(Torus((1.0,)), 3, total=True), weighted)
+    far = Ball((0.0,) * 4, 1.0)
+    assert basis_for(far, 2) == OrthonormalizedBasis(LegendreBasis.around(far, 2, total=True), far)
+    assert basis_for(Product(Sphere(), region), 1) == ProductBasis(basis_for(Sphere(), 1), basis_for(region, 1))
+
+
+def test_dependent_functions_are_left_out():
+    """On a sphere, polynomials of the coordinates of degree 3 span the harmonics of degree 3, 16 of 20; all of them are kept."""
+    basis = OrthonormalizedBasis(LegendreBasis.around(Sphere(), 3, total=True), Sphere())
+    assert len(basis.basis) == 20 and len(basis) == 16
+    x, w = rule(Sphere(), 6)
+    harmonics = SphericalHarmonics(Sphere(), 3)(x)
+    shared = torch.einsum("n,nk,nl->kl", w, basis(x), harmonics)
+    torch.testing.assert_close(torch.linalg.svdvals(shared), torch.ones(16, dtype=DOUBLE), rtol=0, atol=5e-3)
+
+
+def test_the_order_of_degrees_is_kept():
+    """The first functions span the polynomials of lower degree: the constant is 1."""
+    assert [sum(d) for d in LegendreBasis(Box.unit(3), 3, total=True).degrees] == [0] + 3 * [1] + 6 * [2] + 10 * [3]
+    region = Region(Box.unit(2), lambda x: x[..., 0] + x[..., 1] < 1, measure=0.5)
+    basis = basis_for(region, 2)
+    place = lattice(region, 64, dtype=DOUBLE).points
+    torch.testing.assert_close(basis(place)[:, 0], torch.ones(64, dtype=DOUBLE))
+    assert torch.linalg.matrix_rank(torch.cat([basis(place)[:, :3], torch.ones(64, 1), place], 1), atol=1e-6) == 3
 
 
 def test_errors():
