@@ -16,7 +16,7 @@ import torch
 
 from inrbridge.domains import Domain
 from inrbridge.errors import CannotSave, ConfigError, InrBridgeError, MissingDependency, UnknownFormat
-from inrbridge.field import Field, FunctionField, channel_names, query
+from inrbridge.field import Field, FunctionField, are_classes, channel_names, query
 from inrbridge.radiance import Camera, Medium, photograph
 from inrbridge.radiance.pictures import contact_sheet, default_camera, look, save_pictures
 from inrbridge.transforms import channel_ranges
@@ -26,6 +26,8 @@ MOST_PICTURES = 8  # channels drawn; a field may have hundreds
 CHUNK = 2**16  # points a call
 INK, FAINT = "#333333", "#bbbbbb"
 COLOURS = (("red", "green", "blue"), ("r", "g", "b"))
+# of classes: told apart by most kinds of eyes (Okabe & Ito 2008), then in other shades
+CLASS_COLOURS = ("#999999", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#332288", "#882255")
 
 
 def preview(
@@ -43,7 +45,8 @@ def preview(
     """Draw a field.
 
     A radiance field (colours and density in space) is seen by a camera, with slices of its density beside; all other fields
-    are drawn as curves, images and slices.
+    are drawn as curves, images and slices. Where the channels are shares of classes, an image shows the largest share by the
+    colour of its class, the paler the smaller it is.
 
     Args:
         path: the PNG file to write, or a .gif for several cameras; None returns the picture instead.
@@ -139,7 +142,8 @@ def _draw_views(figure, field: Field, chart: _Chart, resolution: int, axes, at: 
     if len(views[0]) == 1:
         _draw_curve(figure, field, chart, views[0][0], at, max(resolution, CURVE_POINTS))
         return
-    pictures = _pictures(channel_names(field))
+    is_map = are_classes(field)
+    pictures = [("classes", list(range(field.channels)))] if is_map else _pictures(channel_names(field))
     columns = len(views) if len(views) > 1 else min(4, len(pictures))
     rows = math.ceil(len(pictures) * len(views) / columns)
     wide = 4.4 if len(pictures) * len(views) == 1 else 2.6
@@ -151,13 +155,16 @@ def _draw_views(figure, field: Field, chart: _Chart, resolution: int, axes, at: 
         for column, view in enumerate(views):
             panel = panels[number * len(views) + column]
             values = sampled[column][..., indices]
-            _draw_plane(panel, chart, view, _shown(values, field, indices) if len(indices) == 3 else values, label, span)
+            shown = _class_map(values) if is_map else _shown(values, field, indices) if len(indices) == 3 else values
+            _draw_plane(panel, chart, view, shown, label, span)
             caption = [label] if len(pictures) > 1 else []
             caption += [_spell_slice(chart, view, at)] if len(chart.low) > 2 else []
             panel.set_title("   ".join(caption), fontsize=9, color=INK)
     for panel in panels[len(pictures) * len(views) :]:
         panel.set_axis_off()
-    if field.channels > sum(len(indices) for _, indices in pictures):
+    if is_map:
+        _name_classes(figure, channel_names(field), sampled)
+    elif field.channels > sum(len(indices) for _, indices in pictures):
         figure.supxlabel(f"the first {MOST_PICTURES} of {field.channels} channels", fontsize=8, color=INK)
 
 
@@ -225,6 +232,34 @@ def _shown(values: np.ndarray, field: Field, indices: Sequence[int]) -> np.ndarr
         return values
     low, high = np.array(ranges, dtype=np.float32).T
     return (values - low) / (high - low)
+
+
+def _class_colours(count: int) -> np.ndarray:
+    """Return a colour for each class (count, 3); beyond those of the palette darker ones."""
+    palette = np.array([[int(text[i : i + 2], 16) for i in (1, 3, 5)] for text in CLASS_COLOURS]) / 255
+    rounds = np.arange(count) // len(palette)
+    return palette[np.arange(count) % len(palette)] * (0.65**rounds)[:, None]
+
+
+def _class_map(shares: np.ndarray) -> np.ndarray:
+    """Colour points by their largest share: (..., classes) -> (..., 3), NaN outside; an even split is nearly white."""
+    count = shares.shape[-1]
+    inside = ~np.isnan(shares[..., 0])
+    largest = np.nan_to_num(shares).max(-1, keepdims=True)
+    sure = ((largest - 1 / count) / max(1 - 1 / count, 1e-9)).clip(0, 1)
+    colours = _class_colours(count)[np.nan_to_num(shares).argmax(-1)]
+    return np.where(inside[..., None], 1 + (colours - 1) * (0.25 + 0.75 * sure), np.nan)
+
+
+def _name_classes(figure, names: Sequence[str], planes: Sequence[np.ndarray]) -> None:
+    """Put a legend under the panels, of those classes that occur."""
+    from matplotlib.patches import Patch
+
+    found = np.concatenate([plane[~np.isnan(plane[..., 0])].argmax(-1) for plane in planes])
+    present = np.bincount(found, minlength=len(names)).nonzero()[0][: 4 * MOST_PICTURES]
+    colours = _class_colours(len(names))
+    patches = [Patch(color=colours[i], label=names[i]) for i in present]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), frameon=False, fontsize=8)
 
 
 def _span(planes: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from PIL import Image
 from inrbridge import Box, Format, FunctionField, plugins, preview, rendering
 from inrbridge.domains import Ball, Product, Region, Sphere, Torus
 from inrbridge.errors import CannotSave, ConfigError, MissingDependency, NotFinite
-from inrbridge.rendering import _Chart, _pictures
+from inrbridge.rendering import _Chart, _class_colours, _pictures
 
 
 class CameraFormat(Format):
@@ -162,3 +162,22 @@ def test_mistakes(tmp_path, monkeypatch):
 
 def test_no_global_state_of_pyplot_is_touched():
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_shares_of_classes_are_drawn_as_a_map_of_classes(tmp_path):
+    def shares(x):
+        left = (x[..., 1:] < 0).float()
+        return torch.cat([0.9 * left, 0.1 * torch.ones_like(left), 0.9 * (1 - left)], -1)
+
+    field = FunctionField(shares, Box.centered(2), 3, ("sky", "road", "car"))
+    plain = preview(field, resolution=32)
+    field.are_classes = True
+    drawn = preview(field, resolution=32)
+    assert drawn.shape != plain.shape  # one panel and a legend
+    sure = 0.25 + 0.75 * (0.9 - 1 / 3) / (2 / 3)
+    for place in (0, 2):  # "road" is nowhere the largest
+        wanted = 255 * (1 + (_class_colours(3)[place] - 1) * sure)
+        assert (np.abs(drawn - wanted).max(-1) <= 1).mean() > 0.1
+    even = FunctionField(lambda x: torch.full((*x.shape[:-1], 40), 1 / 40), Box.centered(3), 40)
+    even.are_classes = True
+    assert preview(even, tmp_path / "even.png", resolution=8).exists()
