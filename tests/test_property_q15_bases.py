@@ -68,7 +68,7 @@ def test_what_has_no_closed_form_is_orthonormal_to_the_error_of_quadrature(domai
     assert (gram(basis, points.points, weights) - identity(len(basis))).abs().max() < (0.05 if domain.dim > 3 else 0.02)
     coefficients = torch.randn(1, 2, len(basis), generator=generator, dtype=DOUBLE)
     found = project(expand(coefficients, basis, points), basis)
-    assert (found - coefficients).abs().max() < 0.05
+    assert (found - coefficients).abs().max() < (0.15 if domain.dim > 3 else 0.05)
     # negative control: the functions of the domain around it are not orthonormal
     assert (gram(basis.basis, points.points, weights) - identity(len(basis.basis))).abs().max() > 0.1
 

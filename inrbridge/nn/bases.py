@@ -137,7 +137,8 @@ class OrthonormalizedBasis:
     """Any functions, made orthonormal on any domain and under any measure by Gram and Schmidt's process in their order.
 
     The inner products are integrals over `points` points of low discrepancy on the domain, so that the basis is orthonormal up
-    to their error, of 1e-3 to 1e-2 at degree 3. Functions that depend on earlier ones there (x^2 + y^2 + z^2 on a sphere) are left out.
+    to their error, of 1e-3 to 1e-2 at degree 3. Functions that depend on earlier ones there (x^2 + y^2 + z^2 on a sphere) are
+    left out.
 
     Args:
         basis: the functions, of lowest degree first.
