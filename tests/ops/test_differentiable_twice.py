@@ -3,13 +3,15 @@
 import pytest
 import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inrbridge.domains import Box
+from inrbridge.models import build_model
 from inrbridge.nn import Activation, BasisConv, Conv, GlobalIntegral, MLPConv, Sampled, Sequential
 from inrbridge.ops.bilinear import apply_bilinear
 from inrbridge.ops.reference import local_dense
 from inrbridge.ops.windows import window_logmeanexp
-from inrbridge.sampling import sobol
+from inrbridge.sampling import lattice, sobol
 from inrbridge.stencils import Bins, Reconstruct, build_stencil, kernel_nodes
 
 BOX = Box.centered(2)
@@ -115,6 +117,20 @@ def test_a_gradient_penalty_on_a_net_trains_it(layer, generator):
             w -= step * g / expected.sqrt()
     after = penalty().detach()
     assert float((before - after) / step) == pytest.approx(float(expected.sqrt()), rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet", "unet", "inr-net-2", "transformer"])
+def test_gradient_penalties_reach_the_weights_of_every_architecture(name, generator):
+    net = build_model(name, domain=BOX, in_channels=1, classes=2, generator=generator).eval()
+    x = lattice(BOX, 256, generator)
+    values = torch.randn(1, 256, 1, generator=generator, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH):  # the other kernels of torch's attention have no second derivative
+        output = net(Sampled(x, values))
+        output = output.values if isinstance(output, Sampled) else output
+        (slope,) = torch.autograd.grad(output.square().sum(), values, create_graph=True)
+        slope.square().sum().backward()
+    reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters()]
+    assert sum(reached) >= 0.9 * len(reached)  # all but the last biases, perhaps
 
 
 def test_an_operator_that_forgets_a_derivative_is_found_out():
