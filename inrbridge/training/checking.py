@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inrbridge.models import build_model
+from inrbridge.models import build_model, model_class
 from inrbridge.sampling.fixed import named_sampler
 from inrbridge.training.augmenting import check_augment
 from inrbridge.training.config import TrainConfig
@@ -28,11 +28,11 @@ def check_config(config: TrainConfig) -> dict:
     outputs = task.outputs(train_set)
     if eval_set is not None:
         check_measurable(eval_set, task, train_set.class_names)
+    task.check(model_class(config.model.name))
     model = build_model(
         config.model.name, train_set.domain, len(train_set.channels), outputs, generator=generator(config.run.seed, "weights"),
         **config.model.options,
     )  # fmt: skip
-    task.check(model)
     per_epoch = max(1, len(train_set) // config.data.batch_size)
     return {
         "task": f"{config.task}, {outputs} outputs",

@@ -106,6 +106,7 @@ def measure(model: nn.Module, dataset, task: Task, discretization: Discretizatio
     Args:
         class_names: the classes in the net's order; the dataset's own labels are translated to it by name.
     """
+    task.check(type(model))
     translation = check_measurable(dataset, task, class_names)
     outputs = len(class_names) if class_names and task.name == "classification" else task.outputs(dataset)
     names = sorted(set(dataset.formats))

@@ -7,32 +7,30 @@ weights by the gradient of the loss. Everything random is a function of seed and
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inrbridge.errors import ConfigError, NotFinite, StoreError
-from inrbridge.models import build_model
+from inrbridge.models import build_model, model_class
 from inrbridge.nn import use_generator
-from inrbridge.nn.sampled import Sampled
 from inrbridge.progress import Progress
 from inrbridge.sampling.fixed import fixed_points
-from inrbridge.training.augmenting import Views, augmented, check_augment, recoloured
+from inrbridge.training.augmenting import check_augment
 from inrbridge.training.checkpoint import load_step, save_step
 from inrbridge.training.config import RunConfig, TrainConfig, load_config
 from inrbridge.training.distributed import World, processes
 from inrbridge.training.evaluating import check_measurable, measure
+from inrbridge.training.minibatches import Minibatches
 from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
-from inrbridge.training.points import PointSource, SampleCache
 from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run, view_of
-from inrbridge.training.seeding import Noise, derive, generator
-from inrbridge.training.tasks import Batch, Origin, Task, make_task
+from inrbridge.training.seeding import derive, generator
+from inrbridge.training.tasks import Task, make_task
 from inrbridge.training.tracking import JsonLines, TensorBoard, Tracker
 
 SHOWN = ("loss", "eval_miou", "eval_accuracy", "eval_mse", "eval_energy")  # beside the bar of progress
@@ -104,23 +102,21 @@ class _Run:
         self.class_names = list(train_set.class_names)
         if eval_set is not None:
             check_measurable(eval_set, self.task, self.class_names)
+        self.task.check(model_class(config.model.name))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
             self.model = build_model(
                 config.model.name, train_set.domain, len(train_set.channels), self.task.outputs(train_set),
                 generator=generator(seed, "weights"), **config.model.options,
             ).to(device)  # fmt: skip
-        self.task.check(self.model)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.parallel = world.parallel(self.model)
         self.dropout = torch.Generator()
         use_generator(self.model, self.dropout)
-        self.source = PointSource(train_set.domain, config.points, seed, device)
-        self.cache = SampleCache(train_set, 0 if config.augment.is_active else config.points.cache * 2**20, device)
         self.per_epoch = max(1, len(train_set) // config.data.batch_size)
+        self.minibatches = Minibatches(config, world, train_set, task, self.per_epoch)
         self.total = config.optimizer.steps or config.optimizer.epochs * self.per_epoch
         self.window = torch.zeros(2, dtype=torch.float64, device=device)  # sum of losses and of fields since the last line
-        self._order: tuple[int, list[int]] = (-1, [])
         self.formats = format_versions(train_set.formats)
 
     @property
@@ -170,8 +166,7 @@ class _Run:
         return self.eval_set is not None and (step == self.total or (every > 0 and step % every == 0))
 
     def _step(self, step: int) -> None:
-        indices = self._minibatch(step)
-        batch = self._batch(step, indices)
+        count, batch = len(self.minibatches.items(step)), self.minibatches.read(step, self.model)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, step, self.total) * group["factor"]
         self.parallel.train()
@@ -179,58 +174,11 @@ class _Run:
             losses, _ = self.task.losses(self.parallel, batch)
         self.optimizer.zero_grad(set_to_none=True)
         # processes average their gradients: scaled by their number, the sum over fields becomes the mean of the minibatch
-        (losses.sum() * (self.world.size / len(indices))).backward()
+        (losses.sum() * (self.world.size / count)).backward()
         if self.config.optimizer.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
         self.optimizer.step()
         self.window += torch.stack([losses.detach().double().sum(), losses.new_tensor(len(losses), dtype=torch.float64)])
-
-    def _minibatch(self, step: int) -> list[int]:
-        """Return the items of a step: the epoch's permutation, cut; a remainder shorter than a minibatch is left out."""
-        epoch, part = divmod(step, self.per_epoch)
-        if self._order[0] != epoch:
-            chance = generator(self.config.run.seed, "order", epoch)
-            self._order = (epoch, torch.randperm(len(self.train_set), generator=chance).tolist())
-        size = self.config.data.batch_size
-        return self._order[1][part * size : (part + 1) * size]
-
-    def _batch(self, step: int, indices: list[int]) -> Batch:
-        """Read this process's share of a minibatch at the points of the step."""
-        draw, device, augment = self.source.draw(step), self.world.device, self.config.augment
-        points, mine = draw.discretization.points, self.world.share(indices)
-        values = self.cache.values(mine, draw, len(self.train_set.channels))
-        first = self.world.share(list(range(len(indices))))
-        if values is None:
-            chance = generator(self.config.run.seed, "augment", step)
-            if augment.moves:
-                points = augmented(draw.discretization, augment, len(indices), chance)[first]
-            with torch.no_grad():
-                values = self.train_set.stack(mine).to(device)(points)
-            before_colours = chance.get_state()
-            values = recoloured(values, augment, self.train_set.channels, len(indices), first, chance)
-        labels = torch.as_tensor(self.train_set.labels)[mine].to(device) if self.task.has_labels else None
-        noise = Noise((derive(self.config.run.seed, "noise", step, place) for place in first), device)
-        batch = Batch(Sampled(draw.discretization, values), labels, noise=noise)
-
-        @torch.no_grad()
-        def read(coords: Tensor) -> Tensor:
-            there = coords if seen is None else seen.there(coords)
-            values = self.train_set.stack(mine).to(device)(there)
-            if not augment.recolours:
-                return values
-            again = torch.Generator().set_state(before_colours)
-            return recoloured(values, augment, self.train_set.channels, len(indices), first, again)
-
-        seen = None
-        if augment.moves:
-            views = generator(self.config.run.seed, "augment", step)
-            seen = Views.draw(self.train_set.domain, augment, len(indices), views).of(first).to(device)
-        chances = functools.partial(self._chance_of_targets, step, first)
-        return self.task.complete(batch, Origin(self.model, self.train_set, mine, read, seen, chances))
-
-    def _chance_of_targets(self, step: int, first: list[int], what: str, place: int | None = None) -> torch.Generator:
-        """Return a generator for the points of targets: one for all fields, or that of the field at a place of this share."""
-        return generator(self.config.run.seed, "targets", step, what, *(() if place is None else (first[place],)))
 
     @contextlib.contextmanager
     def _dropout(self, step: int) -> Iterator[None]:

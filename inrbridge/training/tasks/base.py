@@ -68,13 +68,13 @@ class Task(ABC):
     kind = "classification"  # of the nets that can be trained for it, `INRNet.kind`
     has_labels = True  # whether it asks for the labels of the fields
 
-    def check(self, model: nn.Module) -> None:
-        """Raise ConfigError unless a net is of the kind that this task trains; a net that is no INRNet says nothing of it."""
-        kind = getattr(model, "kind", self.kind)
+    def check(self, architecture: type[nn.Module]) -> None:
+        """Raise ConfigError unless nets of a class are of the kind that this task trains; one that is no INRNet says nothing."""
+        kind = getattr(architecture, "kind", self.kind)
         if kind != self.kind:
             raise ConfigError(
-                f'Got the model "{model.name}", which is for {kind}, for the task "{self.name}"; choose another model.name, one '
-                f"that is for {self.kind}, or another task."
+                f'Got the model "{architecture.name}", which is for {kind}, for the task "{self.name}"; choose another '
+                f"model.name, one that is for {self.kind}, or another task."
             )
 
     @abstractmethod

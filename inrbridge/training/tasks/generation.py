@@ -30,16 +30,20 @@ class Generation(Task):
     kind = "generation"
     has_labels = False
 
-    def check(self, model):
-        super().check(model)
-        if not isinstance(model, GenerativeNet):
+    def check(self, architecture):
+        super().check(architecture)
+        if not issubclass(architecture, GenerativeNet):
+            name = getattr(architecture, "name", architecture.__name__)
             raise ConfigError(
-                f'Got the model "{getattr(model, "name", type(model).__name__)}" for the task "generation", expected one that '
-                'learns to generate, with a loss of its own: set model.name to "vae" or "gan".'
+                f'Got the model "{name}" for the task "generation", expected one that learns to generate, with a loss of its '
+                'own: set model.name to "vae" or "gan".'
             )
 
     def outputs(self, dataset) -> int:
         return len(dataset.channels)
+
+    def output_names(self, dataset):
+        return list(dataset.channels)
 
     def losses(self, model, batch):
         if model.training:
