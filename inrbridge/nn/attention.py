@@ -81,7 +81,8 @@ class PointAttention(nn.Module):
     def forward(self, sampled: Sampled, context: Sampled | None = None) -> Sampled:
         """Attend to the points of `context`, b fields or one on any points; without it to those of `sampled` itself.
 
-        With a context that was sampled on a fixed set the output can be asked for at any points: it is a function.
+        With a context that was sampled on a fixed set the output can be asked for at any points: it is a function. Of torch's
+        kernels only one has second derivatives: `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` for gradient penalties.
         """
         check_channels(sampled, self.channels, f"PointAttention({self.channels}, {self.heads})")
         source = sampled if context is None else context
