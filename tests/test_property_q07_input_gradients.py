@@ -153,7 +153,7 @@ def test_derivatives_of_convolutions_in_a_direction_settle(which, generator):
 
     truth = sum(found(2048, 90 + s) for s in range(3)) / 3
     coarse, fine = (math.sqrt(sum((found(n, s) - truth) ** 2 for s in range(5)) / 5) for n in (64, 1024))
-    assert fine < coarse / 3 and fine < 0.05 * abs(truth), (coarse, fine, truth)
+    assert fine < coarse / 3 and fine < 0.15 * abs(truth), (coarse, fine, truth)
 
 
 def test_negative_control_without_the_weights_it_converges_elsewhere():
