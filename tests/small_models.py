@@ -2,8 +2,10 @@
 
 import torch
 
+from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
 from inrbridge.models import INRNet, build_model
+from inrbridge.nn import Sampled
 
 CLASSIFIERS = {
     "convnet": {"widths": [4, 6], "strides": [1, 2], "resolution": 8},
@@ -27,3 +29,16 @@ def small(name: str, generator: torch.Generator | None, domain: Domain, channels
     if "half_width" in given and domain.dim == 3:
         given["half_width"] = [2 * share for share in given["half_width"]]
     return build_model(name, domain, channels, classes, generator=generator, **given).eval()
+
+
+def smooth(points: Discretization, channels: int = 1) -> Sampled:
+    """Three smooth fields, of period 2 along each axis."""
+    x = points.points
+    waves = [torch.sin(torch.pi * (x.sum(-1, keepdim=True) + i)) + 0.5 * torch.cos(torch.pi * x[:, :1]) for i in range(3)]
+    return Sampled(points, torch.stack(waves).repeat(1, 1, channels))
+
+
+def values(net: INRNet, sampled: Sampled) -> torch.Tensor:
+    """Output (b, k) of a net, or the values (b, n, k) of its output at the points of the samples."""
+    out = net(sampled)
+    return out.values if isinstance(out, Sampled) else out

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from small_models import CLASSIFIERS, DENSE, SMALL, small
+from small_models import CLASSIFIERS, DENSE, SMALL, small, smooth, values
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Ball, Box, Region, Sphere, Torus
@@ -18,18 +18,6 @@ DOMAINS = [
     Box.centered(1), BOX, Box((0.0, -1.0, 2.0), (2.0, 1.0, 3.0)), Torus((1.0, 2.0)), Torus((1.0, 1.0, 1.0)),
     Ball((0.0, 0.0), 1.0), Region(BOX, lambda x: x.norm(dim=-1) < 0.8), Sphere(),
 ]  # fmt: skip
-
-
-def smooth(points: Discretization, channels: int = 1) -> Sampled:
-    """Three smooth fields, of period 2 along each axis."""
-    x = points.points
-    waves = [torch.sin(torch.pi * (x.sum(-1, keepdim=True) + i)) + 0.5 * torch.cos(torch.pi * x[:, :1]) for i in range(3)]
-    return Sampled(points, torch.stack(waves).repeat(1, 1, channels))
-
-
-def values(net, sampled: Sampled) -> torch.Tensor:
-    out = net(sampled)
-    return out.values if isinstance(out, Sampled) else out
 
 
 @pytest.mark.parametrize("name", SMALL)
