@@ -38,10 +38,12 @@ class ConvNeXt(INRNet):
         widths: channels of each stage. blocks: how many each has. strides: of the convolution before each.
         expansion: width of the pointwise network, in channels of its block. layer_scale: where its factors start.
         resolution: cells along each axis of the grid that the kernel nodes are taken from.
-        kernel_size: of the channelwise convolutions. order, neighbors, border: of all (`models.layers.Convolutions`).
+        kernel_size: of the channelwise convolutions. order, neighbors: of the reconstruction at kernel nodes.
+        border: what a kernel sees beyond the domain: "zeros", "reflect", "circular", "renormalize" (`stencils.borders`).
         dropout: share of channels dropped before the integral.
         points: size of the net's own discretization; None: one point for each grid cell.
-        resample: where the layers live (`INRNet.resampling`).
+        resample: "none": the layers live on the points that are given; "lattice", "grid", "sobol" or "halton": on the net's own,
+            of this sampler, onto which samples are read first (`INRNet.resampling`).
     """
 
     name = "convnext"

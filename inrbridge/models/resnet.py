@@ -25,11 +25,14 @@ class ResNet(INRNet):
         widths: channels of each stage. blocks: residual blocks of each stage: the depth.
         strides: of the first block of each stage; None: 1, then 2 for each further stage.
         resolution: cells along each axis of the grid that the kernel nodes are taken from.
-        kernel_size, kernel, order, neighbors, border: of the convolutions (`models.layers.Convolutions`).
+        kernel_size: nodes along each axis. kernel: "reconstruct" (nodes, moving least squares), or a basis under the integral:
+            "spline", "polynomial" or "gaussian". order, neighbors: of the reconstruction.
+        border: what a kernel sees beyond the domain: "zeros", "reflect", "circular", "renormalize" (`stencils.borders`).
         norm: "batch", "instance", "layer" or "none".
         dropout: share of channels dropped before the head.
         points: size of the net's own discretization; None: one point for each grid cell.
-        resample: where the layers live (`INRNet.resampling`).
+        resample: "none": the layers live on the points that are given; "lattice", "grid", "sobol" or "halton": on the net's own,
+            of this sampler, onto which samples are read first (`INRNet.resampling`).
     """
 
     name = "resnet"

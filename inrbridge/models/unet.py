@@ -28,11 +28,14 @@ class UNet(DenseNet):
         stride: ratio of neighbouring scales along each axis.
         upsample: "nearest" or "linear" (`nn.Upsample`).
         resolution: cells along each axis of the grid that the kernel nodes are taken from.
-        kernel_size, kernel, order, neighbors, border: of the convolutions (`models.layers.Convolutions`).
+        kernel_size: nodes along each axis. kernel: "reconstruct" (nodes, moving least squares), or a basis under the integral:
+            "spline", "polynomial" or "gaussian". order, neighbors: of the reconstruction.
+        border: what a kernel sees beyond the domain: "zeros", "reflect", "circular", "renormalize" (`stencils.borders`).
         norm: "batch", "instance", "layer" or "none".
         head: width of the hidden layer of the pointwise head; 0: it is linear. skip: show it the input field.
         points: size of the net's own discretization; None: one point for each grid cell.
-        resample: where the layers live (`INRNet.resampling`).
+        resample: "none": the layers live on the points that are given; "lattice", "grid", "sobol" or "halton": on the net's own,
+            of this sampler, onto which samples are read first (`INRNet.resampling`).
     """
 
     name = "unet"
