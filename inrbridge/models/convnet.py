@@ -25,7 +25,8 @@ class ConvNet(INRNet):
         resolution: cells along each axis of the grid that the kernel nodes are taken from.
         kernel_size: nodes along each axis. kernel: "reconstruct" (nodes, moving least squares), or a basis under the integral:
             "spline", "polynomial" or "gaussian". order, neighbors: of the reconstruction.
-        border: what a kernel sees beyond the domain: "zeros", "reflect", "circular", "renormalize" or "valid" (`stencils.borders`).
+        border: what a kernel sees beyond the domain: "zeros", "reflect", "circular", "renormalize", "valid"
+            (`stencils.borders`).
         norm: "batch", "instance", "layer" or "none".
         dropout: share of channels dropped before the head.
         points: size of the net's own discretization; None: one point for each grid cell.
