@@ -29,12 +29,10 @@ def sheet(fields: Sequence[Field], path: str | Path, *, resolution: int = 64) ->
         ConfigError: no fields, another suffix, or a resolution out of range.
         MissingDependency: pillow, or for other fields than planar ones matplotlib, is not installed.
     """
+    check_sheet(path, resolution)
+    if not fields:
+        raise ConfigError("Got no fields for a sheet, expected at least one.")
     path = Path(path)
-    if not fields or path.suffix.lower() != ".png" or not 2 <= resolution <= 2048:
-        raise ConfigError(
-            f"Got {len(fields)} fields for the sheet {path} at resolution={resolution}, expected at least one field, a name that "
-            "ends in .png, and 2 to 2048 pixels."
-        )
     domain = fields[0].domain
     if not isinstance(domain, Box) or domain.dim != 2:
         return save_pictures(np.stack([preview(field, resolution=resolution) for field in fields]), path)
@@ -46,6 +44,14 @@ def sheet(fields: Sequence[Field], path: str | Path, *, resolution: int = 64) ->
     scaled = ((pixels - low) / max(high - low, 1e-12)).clip(0, 1)
     framed = np.pad((scaled * 255).round().astype(np.uint8), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     return save_pictures(np.broadcast_to(framed, (*framed.shape[:3], 3)), path)
+
+
+def check_sheet(path: str | Path, resolution: int) -> None:
+    """Raise ConfigError unless a sheet can have this name and resolution."""
+    if Path(path).suffix.lower() != ".png" or not 2 <= resolution <= 2048:
+        raise ConfigError(
+            f"Got the sheet {path} at resolution={resolution}, expected a name that ends in .png, and 2 to 2048 pixels a field."
+        )
 
 
 def _pixels(field: Field, domain: Box, resolution: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def add_arguments(parser) -> None:
 def run(args) -> None:
     from inrbridge import fit, save_field
     from inrbridge.errors import ConfigError
-    from inrbridge.sheets import sheet
+    from inrbridge.sheets import check_sheet, sheet
     from inrbridge.training.generating import generate
     from inrbridge.training.model_folder import load_model
 
@@ -40,6 +40,8 @@ def run(args) -> None:
     held = next((path for path in paths if path.exists()), None)
     if held is not None:
         raise ConfigError(f"Got the folder {out}, which holds {held.name} already, expected a new one; choose another: -o DIR")
+    if args.sheet:
+        check_sheet(args.sheet, args.resolution)
     out.mkdir(parents=True, exist_ok=True)  # asked now: work that cannot be kept is not begun
     fields = generate(load_model(args.run, trusted=args.trust), args.n, args.seed, points=args.points)
     if args.format:
