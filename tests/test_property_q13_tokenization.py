@@ -12,6 +12,7 @@ from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
 from inrbridge.nn import AdaptiveAvgPool, GlobalIntegral, LegendreBasis, Sampled, SplineBasis, Tokenize
 from inrbridge.sampling import grid, lattice, sobol, uniform
 from inrbridge.stencils import Cells, build_stencil
+from inrbridge.stencils.cells import cell_nodes
 
 DOMAINS = [
     Box((0.0,), (2.0,)),
@@ -70,7 +71,7 @@ def test_constants_are_exact_on_any_points(domain, generator):
         torch.testing.assert_close(tokens, expected.expand_as(tokens), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{"degree": 3}, {"patch": (4, 3)}], ids=str)
+@pytest.mark.parametrize("options", [{"degree": 3}, {"patch": (4, 3), "rule": "quadrature"}], ids=str)
 @torch.no_grad()
 def test_a_token_is_the_integral_of_the_field_times_the_weight_function(options, generator):
     """token_j = int_(omega_j) f w / |omega_j|, by Gauss rules on each region and the functions written out."""
@@ -149,39 +150,72 @@ def test_adaptive_pooling_flattens_as_torch(dim, generator):
     assert (points_first - expected).abs().max() > 1e-3  # negative control: the other order is another vector
 
 
-def test_a_patch_embedding_means_the_same_off_the_grid():
-    """A pre-trained embedding on smooth fields: what it says on pixels is what its spline weights say on other points.
+def waves(x):
+    """A smooth field of one channel on coordinates of any dimension."""
+    return torch.sin(2 * x[None, :, :1] + x[None, :, 1:2])
 
-    Equal on the grid of the pixels it was made for (tests/nn/test_tokens.py); at twice the resolution and more the same
-    operator converges, and lattices reach what the grids reach. Constants are embedded alike at every resolution.
+
+@torch.no_grad()
+def test_a_patch_embedding_means_the_same_off_the_grid(generator):
+    """A pre-trained embedding on a smooth field: on other points it says what it says on the pixels it was made for.
+
+    The field at the nodes converges fast, even for weights that oscillate; it does so on points that crowd, too.
     """
+    conv = nn.Conv2d(1, 4, 4, 4).double()
+    nn.init.normal_(conv.weight, generator=generator)
+    layer, box = Tokenize.from_discrete(conv, 4), Box.centered(2)
+    truth = token_values(layer, grid(box, 256, dtype=DOUBLE), waves)  # on the pixels: torch's own (tests/nn/test_tokens.py)
+    scale = truth.abs().max()
+    for draw in (lattice, sobol, uniform, crowded):
+        errors = [
+            (token_values(layer, draw(box, n), lambda x: waves(x.double())) - truth).abs().max() / scale for n in (2**8, 2**12)
+        ]
+        assert errors[1] < 0.02 and errors[1] < errors[0] / 10, (draw, errors)
+    exchanged = token_values(layer, lattice(box, 2**12, dtype=DOUBLE), lambda x: waves(x.flip(-1)))
+    assert (exchanged - truth).abs().max() > 0.1 * scale  # negative control: axes exchanged, it is another embedding
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "domain", [Sphere(), Ball((0.0, 0.0), 1.0), Torus((6.283185307179586,) * 2)], ids=["sphere", "ball", "torus"]
+)
+def test_patches_on_other_domains_converge_to_the_field_at_their_nodes(domain, generator):
+    layer = Tokenize(1, 4, (2, 3), patch=3, generator=generator).double()
+    points = [lattice(domain, n, dtype=DOUBLE) for n in (2**8, 2**12)]
+    nodes = cell_nodes(points[0], (2, 3), (3, 3)).points
+    expected = torch.einsum("tp,op->to", waves(nodes).view(6, 9), layer.weight.flatten(1)) + layer.bias
+    errors = [(token_values(layer, p, waves)[0] - expected).abs().max() for p in points]
+    assert errors[1] < 0.01 and errors[1] < errors[0] / 4, errors
+
+
+def test_the_spline_of_a_patch_embedding_is_one_operator_at_every_resolution():
+    """Under the integral: equal on the pixels it was made for; on finer grids and other points it converges to one limit."""
     conv = nn.Conv2d(1, 4, 4, 4).double()
     with torch.no_grad():
         ramp = torch.linspace(-1, 1, 4, dtype=DOUBLE)
         rows, columns = torch.meshgrid(ramp, ramp, indexing="ij")
         conv.weight.copy_(torch.stack([rows, columns, rows * columns, 1 - columns**2])[:, None])
-    layer, box = Tokenize.from_discrete(conv, 4), Box.centered(2)
-
-    def field(x):
-        return torch.sin(2 * x[None, :, :1] + x[None, :, 1:])
-
-    with torch.no_grad():
-        on_pixels, double, finest = (token_values(layer, grid(box, n * n, dtype=DOUBLE), field) for n in (16, 32, 512))
+        layer, box = Tokenize.from_discrete(conv, 4, "quadrature"), Box.centered(2)
+        on_pixels, double, finest = (token_values(layer, grid(box, n * n, dtype=DOUBLE), waves) for n in (16, 32, 512))
         scale = finest.abs().max()
         assert (double - finest).abs().max() < 0.05 * scale and (on_pixels - finest).abs().max() < 0.2 * scale
-        found = [token_values(layer, lattice(box, n, dtype=DOUBLE), field) for n in (2**10, 2**14)]
-        errors = [(tokens - finest).abs().max() / scale for tokens in found]
+        errors = [
+            (token_values(layer, lattice(box, n, dtype=DOUBLE), waves) - finest).abs().max() / scale for n in (2**10, 2**14)
+        ]
         assert errors[1] < 0.02 and errors[1] < errors[0] / 4
-        constants = [token_values(layer, points, lambda x: torch.ones(1, len(x), 1, dtype=DOUBLE))
-                     for points in (grid(box, 256, dtype=DOUBLE), lattice(box, 2**14, dtype=DOUBLE))]  # fmt: skip
-        assert (constants[1] - constants[0]).abs().max() < 0.01 * conv.weight.abs().sum((1, 2, 3)).max()
-        # negative control: the image resampled in the wrong order, axes exchanged, is another embedding
-        exchanged = token_values(layer, lattice(box, 2**14, dtype=DOUBLE), lambda x: field(x.flip(-1)))
-        assert (exchanged - finest).abs().max() > 0.1 * scale
+
+        def one(x):
+            return torch.ones(1, len(x), 1, dtype=DOUBLE)
+
+        # constants are embedded alike at every resolution
+        on_grid, others = (token_values(layer, p, one) for p in (grid(box, 256, dtype=DOUBLE), lattice(box, 2**14, dtype=DOUBLE)))
+        assert (on_grid - others).abs().max() < 0.01 * conv.weight.abs().sum((1, 2, 3)).max()
+        fine = grid(box, 128**2, dtype=DOUBLE)  # a quarter of a node wide: exact
+        torch.testing.assert_close(token_values(layer, fine, one), on_grid, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("domain", [Box.centered(2), Ball((0.0, 0.0), 1.0), Sphere()], ids=lambda d: type(d).__name__)
-@pytest.mark.parametrize("options", [{"degree": 2}, {"patch": 3}], ids=str)
+@pytest.mark.parametrize("options", [{"degree": 2}, {"patch": 3, "rule": "quadrature"}], ids=str)
 def test_rate(options, domain):
     """Q2: a region ends with a jump, so that the integrand is piecewise smooth; independent points are slower."""
     layer = Tokenize(1, 3, 3, generator=torch.Generator().manual_seed(0), **options).double()

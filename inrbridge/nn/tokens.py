@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization, Grid
 from inrbridge.domains import Box, Torus
-from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.nn.bases import LegendreBasis
 from inrbridge.nn.channels import check_channels
 from inrbridge.nn.sampled import Sampled
 from inrbridge.nn.splines import CompactSplines, SplineBasis
 from inrbridge.nn.weights import has_equal_weights
-from inrbridge.stencils import Cells, build_stencil
+from inrbridge.stencils import Cells, Reconstruct, build_stencil
+from inrbridge.stencils.cells import cell_centres, cell_nodes
+
+_RULES = ("reconstruct", "quadrature")
 
 
 class Tokenize(nn.Module):
@@ -34,9 +37,12 @@ class Tokenize(nn.Module):
         in_channels, out_channels: c of the field and of the tokens.
         shape: regions along each axis of the unit cube (of a box, its own axes); one number: the same for `dim` axes.
         degree: B_k are the products of Legendre polynomials up to this total degree.
-        patch: B_k are instead B-splines through a net of so many nodes along each axis of a region, and the inner product is
-            multiplied by their number: `weight` (out, in, *patch) is then that of a convolution of kernel and stride `patch`,
-            which this equals on a grid of patch * shape cells. On other points it is a quadrature of the same integral.
+        patch: nodes along each axis of a region, instead of polynomials: `weight` (out, in, *patch) is that of a convolution of
+            kernel and stride `patch`, which this equals on a grid of patch * shape cells.
+        rule: what a patch is on other points. "reconstruct": the field at the nodes, by moving least squares as in `Conv`; a
+            node outside the domain gives 0. "quadrature": the inner product with the B-spline surface through the weights
+            (times the number of nodes), the paper's integral, which averages what is finer than the nodes, but needs many
+            points for weights that oscillate.
         dim: axes of the unit cube, where `shape` is one number.
         bias: whether to add one.
         generator: source of the initial weights, drawn as torch draws those of a convolution.
@@ -46,7 +52,7 @@ class Tokenize(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, shape: int | Sequence[int], *, degree: int = 2,
-                 patch: int | Sequence[int] | None = None, dim: int = 2, bias: bool = True,
+                 patch: int | Sequence[int] | None = None, rule: str = "reconstruct", dim: int = 2, bias: bool = True,
                  generator: torch.Generator | None = None):  # fmt: skip
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -55,6 +61,9 @@ class Tokenize(nn.Module):
             raise ConfigError(
                 f"Got {shape} as the shape of tokens, expected a number of regions along each axis, for instance 7."
             )
+        if rule not in _RULES:
+            raise unknown_name("rule of patches", rule, _RULES, ConfigError)
+        self.rule = rule if patch is not None else "quadrature"
         unit = Box.unit(len(self.shape))
         if patch is None:
             self.functions, self.patch = LegendreBasis(unit, degree, total=True), None
@@ -69,11 +78,12 @@ class Tokenize(nn.Module):
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     @classmethod
-    def from_discrete(cls, layer: nn.Module, shape: int | Sequence[int]) -> Tokenize:
+    def from_discrete(cls, layer: nn.Module, shape: int | Sequence[int], rule: str = "reconstruct") -> Tokenize:
         """Copy a patch embedding: a torch.nn.Conv1d/2d/3d whose stride is its kernel size.
 
         Args:
             shape: patches along each axis of the images that the layer was made for: 224 pixels in patches of 16: 14.
+            rule: what it is on other points.
         """
         plain = all(s == 1 for s in layer.dilation) and layer.groups == 1 and layer.padding in ("valid", (0,) * len(layer.stride))
         if layer.stride != layer.kernel_size or not plain:
@@ -82,9 +92,9 @@ class Tokenize(nn.Module):
                 "dilation or groups; use Conv for others."
             )
         out_channels, in_channels, *patch = layer.weight.shape
-        copy = cls(in_channels, out_channels, shape, patch=patch, dim=len(patch), bias=layer.bias is not None).to(layer.weight)
+        copy = cls(in_channels, out_channels, shape, patch=patch, rule=rule, dim=len(patch), bias=layer.bias is not None)
         copy.load_state_dict(layer.state_dict())
-        return copy
+        return copy.to(layer.weight)
 
     def forward(self, sampled: Sampled) -> Sampled:
         check_channels(sampled, self.in_channels, f"Tokenize({self.in_channels}, {self.out_channels})")
@@ -94,52 +104,63 @@ class Tokenize(nn.Module):
                 f"Got a field on {source.domain}, whose unit cube has {source.domain.unit_dim} axes, in a Tokenize into "
                 f"{self.shape} regions; pass one number of regions for each axis."
             )
-        found = _patch_matrix(Cells(self.shape, self.functions), source)
-        if found is None:
-            stencil = build_stencil(self._rule, source)
-            target, values = stencil.target, stencil.apply(sampled.values, self._kernel)
-        else:
-            target, matrix = found  # of the interpolating functions
-            kernel = self._on_places(matrix)
+        matrix = _patch_matrix(Cells(self.shape, self.functions), source)
+        kernel = None if matrix is None else self._on_places(matrix)
+        if kernel is not None:
             values = _patches(sampled.values, source.structure.shape, self.shape) @ kernel.flatten(0, 1)
-        return Sampled(target, values if self.bias is None else values + self.bias)
+        elif self.rule == "quadrature":
+            values = build_stencil(self._integrals, source).apply(sampled.values, self._kernel)
+        else:
+            rule = Reconstruct(((0.0,) * source.domain.intrinsic_dim,), (source.spacing,) * source.domain.intrinsic_dim)
+            stencil = build_stencil(rule, source, cell_nodes(source, self.shape, self.patch))
+            nodes = stencil.interpolate(sampled.values).unflatten(1, (-1, math.prod(self.patch)))  # (b, regions, nodes, c)
+            values = nodes.flatten(2) @ self._on_nodes.flatten(0, 1)
+        return Sampled(cell_centres(source, self.shape), values if self.bias is None else values + self.bias)
 
-    def _on_places(self, matrix: Tensor) -> Tensor:
-        """Weights (points, in, out) of the values at a region's points, given what these contribute to the inner products."""
+    def _on_places(self, matrix: Tensor) -> Tensor | None:
+        """Weights (points, in, out) of the values at a region's points, given what these contribute to the inner products.
+
+        None where the points are not the nodes and the field is to be reconstructed at these.
+        """
         if self.patch is None:
             return torch.einsum("pk,ock->pco", matrix.to(self.weight), self.weight)
-        matrix, weight = matrix * math.prod(self.patch), self.weight.flatten(2)
+        matrix = matrix * math.prod(self.patch)
         if matrix.shape[0] == matrix.shape[1] and torch.allclose(matrix, torch.eye(len(matrix), dtype=matrix.dtype)):
-            return weight.permute(2, 1, 0)  # the points are the nodes of the splines
-        return torch.einsum("pk,ock->pco", matrix.to(weight), weight)
+            return self._on_nodes
+        return torch.einsum("pk,kco->pco", matrix.to(self.weight), self._on_nodes) if self.rule == "quadrature" else None
 
     @property
-    def _rule(self) -> Cells:
-        """What the stencil holds: of splines the compact ones, so that a point feeds few of them."""
+    def _on_nodes(self) -> Tensor:
+        """The weights of a convolution as (nodes, in, out)."""
+        return self.weight.flatten(2).permute(2, 1, 0)
+
+    @property
+    def _integrals(self) -> Cells:
+        """The rule of the inner products: of splines the compact ones, so that a point feeds few of them."""
         compact = self.functions if self.patch is None else CompactSplines(self.patch, self.functions.degree)
         return Cells(self.shape, compact)
 
     @property
     def _kernel(self) -> Tensor:
-        """Weights (k, in, out) of the functions of `_rule`."""
+        """Weights (k, in, out) of the functions of `_integrals`."""
         weight = self.weight if self.patch is None else self.functions.coefficients(self.weight) * math.prod(self.patch)
         return weight.flatten(2).permute(2, 1, 0)
 
     def extra_repr(self) -> str:
-        kind = f"degree={self.functions.degree}" if self.patch is None else f"patch={self.patch}"
+        kind = f"degree={self.functions.degree}" if self.patch is None else f"patch={self.patch}, rule={self.rule!r}"
         return f"{self.in_channels}, {self.out_channels}, shape={self.shape}, {kind}"
 
 
-def _patch_matrix(rule: Cells, source: Discretization) -> tuple[Discretization, Tensor] | None:
-    """The tokens' places, and what a region's points, row-major, contribute to its inner products (points, k): one matrix for
-    all regions, where the points are a grid that they divide. None elsewhere."""
+def _patch_matrix(rule: Cells, source: Discretization) -> Tensor | None:
+    """What a region's points, row-major, contribute to its inner products (points, k): one matrix for all regions, where the
+    points are a grid that they divide. None elsewhere."""
     key = ("patches", rule)
     if key not in source.cache:
         source.cache[key] = _find_patches(rule, source)
     return source.cache[key]
 
 
-def _find_patches(rule: Cells, source: Discretization) -> tuple[Discretization, Tensor] | None:
+def _find_patches(rule: Cells, source: Discretization) -> Tensor | None:
     structure = source.structure
     divides = isinstance(structure, Grid) and isinstance(source.domain, Box | Torus) and has_equal_weights(source)
     if not divides or any(n % cells for n, cells in zip(structure.shape, rule.shape, strict=True)):
@@ -153,8 +174,7 @@ def _find_patches(rule: Cells, source: Discretization) -> tuple[Discretization, 
             return None
         places.append(place)
     place = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).reshape(-1, len(sizes))
-    target = build_stencil(Cells(rule.shape), source).target
-    return target, rule.functions(place) / len(place)
+    return rule.functions(place) / len(place)
 
 
 def _patches(values: Tensor, shape: tuple[int, ...], cells: tuple[int, ...]) -> Tensor:

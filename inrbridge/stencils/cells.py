@@ -38,16 +38,29 @@ def cell_stencil(rule: Cells, source: Discretization, target: Discretization | N
     """Build the stencil of a partition; its target, unless given, are the centres of the regions."""
     cell, place = locate(source, rule.shape)
     weights = source.weights.detach().to("cpu", torch.float64)
-    total = torch.zeros(math.prod(rule.shape), dtype=torch.float64).index_add_(0, cell, weights)
+    total = _held(source, rule.shape)
     share = torch.where(total[cell] > 0, weights / total[cell], 0.0)
     basis = torch.ones_like(share)[:, None] if rule.functions is None else rule.functions(place)
     n, k = basis.shape
     rows, columns = cell[:, None] * k + torch.arange(k), torch.arange(n)[:, None].expand(n, k)
     if target is None:
-        target = _centres(source, rule.shape, total)
+        target = cell_centres(source, rule.shape)
     entries = share[:, None] * basis
     kept = entries != 0  # splines are 0 but near their own node
     return Stencil.from_entries(target, n, k, rows[kept], columns[kept], entries[kept])
+
+
+def cell_nodes(source: Discretization, shape: tuple[int, ...], patch: tuple[int, ...]) -> Discretization:
+    """Return the nodes of a net of `patch` cells in each region, region by region, both in row-major order; computed once."""
+    key = ("cell nodes", shape, patch)
+    if key not in source.cache:
+        _check_shape(source, shape)
+        size = torch.tensor(shape, dtype=torch.float64)
+        unit = (_net(shape)[:, None] + (_net(patch) - 0.5) / size).flatten(0, 1)
+        envelope, like = source.domain.envelope, source.points
+        weights = torch.full((len(unit),), envelope.measure / len(unit), dtype=like.dtype, device=like.device)
+        source.cache[key] = Discretization(envelope.from_unit(unit).to(like), weights, envelope, sampler="cells")
+    return source.cache[key]
 
 
 def locate(source: Discretization, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -60,18 +73,39 @@ def locate(source: Discretization, shape: tuple[int, ...]) -> tuple[Tensor, Tens
     return torch.from_numpy(np.asarray(cell)), scaled - along
 
 
-def _centres(source: Discretization, shape: tuple[int, ...], total: Tensor) -> Discretization:
-    """One point for each token; on boxes and flat tori a grid. The weights are the measures of the regions: equal ones, or, of
-    the parts of a `Region` and under a `Weighted` measure, what the quadrature weights of the points in each say."""
+def cell_centres(source: Discretization, shape: tuple[int, ...]) -> Discretization:
+    """Return one point for each region, a grid on boxes and flat tori; computed once, so that all layers share these tokens.
+
+    The weights are the measures of the regions: equal ones, or, of the parts of a `Region` and under a `Weighted` measure, what
+    the quadrature weights of the points in each say.
+    """
+    key = ("cell centres", shape)
+    if key not in source.cache:
+        _check_shape(source, shape)
+        source.cache[key] = _centres(source, shape)
+    return source.cache[key]
+
+
+def _centres(source: Discretization, shape: tuple[int, ...]) -> Discretization:
     domain, like = source.domain, source.points
     if isinstance(domain, Box | Torus):
         return grid(domain, shape, dtype=like.dtype, device=like.device)
-    axes = [(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in shape]
-    unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(shape))
-    points = domain.envelope.from_unit(unit)
+    points = domain.envelope.from_unit(_net(shape))
     equal = domain.envelope is domain and domain.weigh(points) is None
-    weights = torch.full_like(total, 1 / len(total)) if equal else total / total.sum()
-    return Discretization(points.to(like), (weights * domain.measure).to(like), domain, sampler="cells")
+    held = torch.ones(len(points), dtype=torch.float64) if equal else _held(source, shape)
+    return Discretization(points.to(like), (held * (domain.measure / held.sum())).to(like), domain, sampler="cells")
+
+
+def _held(source: Discretization, shape: tuple[int, ...]) -> Tensor:
+    """Sum of the weights of the points in each region, float64 on the CPU."""
+    weights = source.weights.detach().to("cpu", torch.float64)
+    return torch.zeros(math.prod(shape), dtype=torch.float64).index_add_(0, locate(source, shape)[0], weights)
+
+
+def _net(shape: tuple[int, ...]) -> Tensor:
+    """Centres of equal cells of the unit cube, row-major (cells, d)."""
+    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / n for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(shape))
 
 
 def _check_shape(source: Discretization, shape: tuple[int, ...]) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn import AdaptiveAvgPool, Sampled, Tokenize
+from inrbridge.nn.reading import read
 from inrbridge.sampling import grid, lattice, sobol
-from inrbridge.stencils import Cells, build_stencil
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -32,9 +32,10 @@ def embed(conv, sampled):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("structured", [True, False], ids=["grid", "any points"])
-def test_equals_a_patch_embedding_on_a_grid(structured, dim, dtype, bias, generator):
+@pytest.mark.parametrize("rule", ["reconstruct", "quadrature"])
+def test_equals_a_patch_embedding_on_a_grid(rule, structured, dim, dtype, bias, generator):
     conv = CONVOLUTIONS[dim](3, 6, PATCH[:dim], PATCH[:dim], bias=bias).to(dtype)
-    layer = Tokenize.from_discrete(conv, CELLS[:dim])
+    layer = Tokenize.from_discrete(conv, CELLS[:dim], rule)
     points = grid(boxed(dim), tuple(a * b for a, b in zip(CELLS[:dim], PATCH[:dim], strict=True)), dtype=dtype)
     values = torch.randn(2, len(points), 3, generator=generator, dtype=dtype)
     expected = embed(conv, Sampled(points, values))
@@ -53,7 +54,7 @@ def test_equals_a_patch_embedding_on_a_grid(structured, dim, dtype, bias, genera
 
 
 @pytest.mark.parametrize("domain", [Box((0.0, 1.0), (2.0, 4.0)), Torus((1.0, 3.0))], ids=["box", "torus"])
-@pytest.mark.parametrize("options", [{"degree": 3}, {"patch": (3, 4)}, {"patch": (6, 4)}], ids=str)
+@pytest.mark.parametrize("options", [{"degree": 3}, *({"patch": p, "rule": "quadrature"} for p in ((3, 4), (6, 4)))], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_fast_path_of_grids_equals_the_stencil(stride, options, domain, generator):
     points = grid(domain, (12, 16), dtype=DOUBLE).thin(stride)  # thinned, the points are off the centres of their cells
@@ -102,7 +103,7 @@ def reference(layer, sampled):
     return torch.stack(out, 1)
 
 
-@pytest.mark.parametrize("options", [{"degree": 2}, {"patch": 3}], ids=str)
+@pytest.mark.parametrize("options", [{"degree": 2}, {"patch": 3, "rule": "quadrature"}], ids=str)
 @pytest.mark.parametrize(
     "domain",
     [Box((0.0, 1.0), (2.0, 4.0)), Ball((1.0, 0.0), 2.0), Sphere(2.0), Torus((1.0, 3.0)),
@@ -124,6 +125,35 @@ def test_equals_the_slow_twin_on_any_domain(domain, options, generator):
     torch.testing.assert_close(layer(field.with_values(field.values[1:])).values, out.values[1:])
 
 
+@pytest.mark.parametrize("domain", [Box((0.0, 1.0), (2.0, 4.0)), Torus((1.0, 3.0))], ids=["box", "torus"])
+@torch.no_grad()
+def test_patches_of_the_reconstructed_field(domain, generator):
+    """Slow twin: the field read at every node by itself, then the convolution's sum."""
+    points = sobol(domain, 200, generator, dtype=DOUBLE)
+    field = Sampled(points, torch.randn(2, 200, 3, generator=generator, dtype=DOUBLE))
+    layer = Tokenize(3, 4, (2, 3), patch=(3, 2), generator=generator).double()
+    expected = torch.zeros(2, 6, 4, dtype=DOUBLE)
+    for token, (i, j) in enumerate((i, j) for i in range(2) for j in range(3)):
+        for a in range(3):
+            for b in range(2):
+                unit = torch.tensor([[(i + (a + 0.5) / 3) / 2, (j + (b + 0.5) / 2) / 3]], dtype=DOUBLE)
+                expected[:, token] += read(field, domain.from_unit(unit))[:, 0] @ layer.weight[:, :, a, b].T
+    torch.testing.assert_close(layer(field).values, expected + layer.bias)
+    others, order = shuffled(points)
+    torch.testing.assert_close(layer(Sampled(others, field.values[:, order])).values, layer(field).values)
+    torch.testing.assert_close(layer(field.with_values(field.values[1:])).values, layer(field).values[1:])
+
+
+def test_nodes_outside_a_region_give_nothing(generator):
+    corner = Region(Box.unit(2), lambda x: x[..., 0] + x[..., 1] < 0.5, measure=0.125)
+    layer = Tokenize(1, 2, 2, patch=4, generator=generator).double()
+    out = layer(Sampled(points := sobol(corner, 200, dtype=DOUBLE), torch.ones(1, 200, 1, dtype=DOUBLE)))
+    inside = (torch.arange(4)[:, None] + torch.arange(4) + 1) / 8 < 0.5  # of the nodes of the first region
+    torch.testing.assert_close(out.values[0, 0], (layer.weight[:, 0] * inside).sum((1, 2)) + layer.bias)
+    torch.testing.assert_close(out.values[0, 1:], layer.bias.expand(3, 2))
+    assert out.discretization.domain is points.domain
+
+
 def test_regions_in_space(generator):
     for domain in (Ball((0.0,) * 3, 1.0), Product(Box.unit(1), Sphere())):
         points = sobol(domain, 64, dtype=DOUBLE)
@@ -143,7 +173,7 @@ def test_parts_of_regions_weigh_what_they_measure():
     torch.testing.assert_close(quarter[[0, 1, 4]], torch.tensor([1 / 16, 1 / 32, 1 / 32], dtype=DOUBLE), rtol=0.03, atol=0)
 
 
-@pytest.mark.parametrize("options", [{"degree": 1}, {"patch": 2}], ids=str)
+@pytest.mark.parametrize("options", [{"degree": 1}, {"patch": 2, "rule": "quadrature"}, {"patch": 2}], ids=str)
 @pytest.mark.parametrize("sampler", [lattice, grid])
 def test_gradients(sampler, options, generator):
     points = sampler(Box.unit(2), 16, dtype=DOUBLE)
@@ -157,7 +187,7 @@ def test_geometry_is_computed_once(generator):
     layer = Tokenize(1, 2, 2, generator=generator)
     first = layer(Sampled(points, torch.randn(1, 64, 1, generator=generator)))
     assert layer(Sampled(points, torch.randn(1, 64, 1, generator=generator))).discretization is first.discretization
-    assert build_stencil(Cells((2, 2), layer.functions), points).target is first.discretization
+    assert AdaptiveAvgPool(2)(Sampled(points, torch.zeros(1, 64, 1))).discretization is first.discretization  # all share tokens
 
 
 def test_averages_are_tokens_of_degree_0(generator):
@@ -192,5 +222,7 @@ def test_errors(generator):
         Tokenize.from_discrete(nn.Conv2d(3, 4, 2, 2, padding=1), 2)
     with pytest.raises(ConfigError, match="expected a patch embedding"):
         Tokenize.from_discrete(nn.Conv2d(4, 4, 2, 2, groups=2), 2)
+    with pytest.raises(ConfigError, match='no rule of patches "cubic"'):
+        Tokenize(3, 4, 2, patch=2, rule="cubic")
     with pytest.raises(ConfigError, match="degree of -1"):
         Tokenize(3, 4, 2, degree=-1)
