@@ -110,6 +110,13 @@ def test_a_tolerance_below_rounding_is_said_and_does_not_spend_the_budget():
     assert found.evaluations < 10_000 and abs(float(found.value) - 1e3 * (math.e - 1)) <= float(found.bound)
 
 
+def test_a_share_of_an_integral_that_vanishes_cannot_be_met():
+    with pytest.warns(NotConverged):
+        found = integrate(field(lambda x: x[..., :1] ** 3 * (1 + x[..., 1:] ** 8)), tol=0.0, rtol=1e-3, max_evaluations=50_000)
+    assert abs(float(found.value)) <= float(found.bound) < 1e-3
+    assert integrate(field(lambda x: 0 * x[..., :1]), tol=0.0, rtol=1e-3).converged  # nothing to err about
+
+
 def test_many_dimensions_are_integrated_by_independent_randomizations():
     box = Box.unit(8)
     smooth = field(lambda x: (1 + (x - 0.5) / 4).prod(-1, keepdim=True), box)
@@ -148,6 +155,22 @@ def test_a_network_is_integrated_to_the_tolerance():
     finer = integrate(net, tol=1e-9)
     assert found.converged and finer.converged and finer.evaluations > found.evaluations
     assert abs(float((found.value - finer.value).detach())) <= float(found.bound)
+
+
+def test_a_network_in_single_precision(generator):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+    for parameter in net.parameters():
+        torch.nn.init.uniform_(parameter, -1, 1, generator=generator)
+    with torch.no_grad():
+        with pytest.raises(ConfigError, match=r"pass dtype=torch\.float32"):
+            integrate(field(net), tol=1e-4)
+        single = integrate(field(net), tol=1e-4, dtype=torch.float32)
+        with pytest.warns(NotConverged):
+            finest = integrate(field(net), tol=1e-9, dtype=torch.float32, max_evaluations=200_000)
+        truth = integrate(field(net.double()), tol=1e-9)
+    assert single.converged and truth.converged and single.value.dtype == torch.float64
+    for found in (single, finest):
+        assert abs(float(found.value - truth.value)) <= float(found.bound)
 
 
 def test_blocks_of_points_do_not_change_the_result(monkeypatch):

@@ -31,9 +31,10 @@ def integrate(field: Field, domain: Domain | None = ..., *, n: int | None = ...,
               discretization: Discretization | None = ...) -> Tensor: ...  # fmt: skip
 @overload
 def integrate(field: Field, domain: Domain | None = ..., *, tol: float, rtol: float = ..., method: str | None = ...,
-              max_evaluations: int = ..., generator: torch.Generator | None = ...) -> Integral: ...  # fmt: skip
+              max_evaluations: int = ..., generator: torch.Generator | None = ...,
+              dtype: torch.dtype = ...) -> Integral: ...  # fmt: skip
 def integrate(field, domain=None, *, n=None, sampler=None, generator=None, discretization=None, tol=None, rtol=0.0, method=None,
-              max_evaluations=2**20):  # fmt: skip
+              max_evaluations=2**20, dtype=torch.float64):  # fmt: skip
     """Return the integral of f over the domain, channel by channel: sum_j w_j f(x_j), shape (channels,).
 
     For a smooth field the error falls about like 1/n on low-discrepancy points and like n^(-1/2) on `uniform` ones.
@@ -52,6 +53,7 @@ def integrate(field, domain=None, *, n=None, sampler=None, generator=None, discr
             adaptive in up to 6 dimensions, randomized in more.
         max_evaluations: points at which the field may be evaluated under `tol`. Where they do not suffice, the `Integral` says
             `converged=False` with the bound reached, and `NotConverged` warns.
+        dtype: of the coordinates under `tol`, for a field that takes no float64; sums are float64 always.
 
     Raises:
         OutsideDomain, NotFinite, ShapeMismatch: the points do not lie on the field's domain, or its answer is damaged.
@@ -68,7 +70,7 @@ def integrate(field, domain=None, *, n=None, sampler=None, generator=None, discr
                 "Got tol together with n, sampler or discretization, expected one or the other: tol decides itself where the "
                 "field is evaluated; limit it by max_evaluations."
             )
-        integrand = Pullback(field, field.domain if domain is None else domain)
+        integrand = Pullback(field, field.domain if domain is None else domain, dtype)
         return _to_tolerance(integrand, _target(tol, rtol), _method(method, integrand.dim), max_evaluations, generator)
     if rtol or method is not None:
         raise ConfigError("Got rtol or method without tol, expected an absolute tolerance too; pass e.g. tol=1e-6.")

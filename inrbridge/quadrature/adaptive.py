@@ -16,9 +16,7 @@ from inrbridge.quadrature.result import Integral, Target
 from inrbridge.quadrature.rules import Rule, rule_of
 
 FIRST_CUTS = {1: 16, 2: 4, 3: 4}  # boxes along each axis to begin with; 2 in more dimensions
-SMALLEST = 2.0**-40  # half width of a box that is cut no further: the coordinates of its points run out of digits
 CAUTION = 20.0  # times a misfit must shrink from one degree to the next before it is believed
-ROUNDING = 32 * torch.finfo(torch.float64).eps  # of a sum of values of size one
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +49,8 @@ def integrate_adaptively(integrand: Pullback, target: Target, max_evaluations: i
         if bool((bound <= allowed).all()):
             said = f"the bound met the tolerance on {len(boxes.center)} boxes"
             return Integral(value, bound, integrand.evaluations, True, said), boxes
-        cut = _worst(boxes, allowed, room=(max_evaluations - integrand.evaluations) // (2 * m))
+        allowed = torch.maximum(allowed, 1e-16 * bound).clamp(min=torch.finfo(bound.dtype).tiny)  # never none at all
+        cut = _worst(boxes, allowed, integrand, room=(max_evaluations - integrand.evaluations) // (2 * m))
         if cut is None or len(cut) == 0:
             said = f"{max_evaluations} evaluations were not enough"
             if cut is None:
@@ -100,7 +99,7 @@ def _apply(integrand: Pullback, rule: Rule, center: Tensor, half: Tensor) -> Box
     # Where a higher degree fits the values not much better than a lower one, the box does not resolve the integrand (a jump,
     # a kink, a wave too short), and the error may be anything up to the misfit of the lower degree (compare QUADPACK).
     doubt = (CAUTION * check / rough.clamp(min=torch.finfo(rough.dtype).tiny)).clamp(max=1) ** 1.5
-    bound = torch.maximum(check, rough * doubt) + ROUNDING * values.abs().amax(1)
+    bound = torch.maximum(check, rough * doubt) + integrand.rounding * values.abs().amax(1)
     volume = _volume(half)[:, None]
     return Boxes(center, half, volume * mean[:, 0], volume * bound, volume[..., None] * (curvature.abs() + 0.05 * check[:, None]))
 
@@ -118,14 +117,14 @@ def _volume(half: Tensor) -> Tensor:
     return (2 * half).prod(1)
 
 
-def _worst(boxes: Boxes, allowed: Tensor, room: int) -> Tensor | None:
+def _worst(boxes: Boxes, allowed: Tensor, integrand: Pullback, room: int) -> Tensor | None:
     """Return the boxes to halve: the fewest without which the bounds would sum to half of what is allowed.
 
     None where no box can be improved any more.
     """
     share = boxes.bound / allowed
-    floor = ROUNDING * boxes.integral.abs() / allowed
-    improvable = ((share > 2 * floor).any(1)) & (boxes.half.amax(1) > SMALLEST)
+    floor = integrand.rounding * boxes.integral.abs() / allowed
+    improvable = ((share > 2 * floor).any(1)) & (2 * boxes.half.amax(1) > integrand.finest)
     weight = torch.where(improvable, share.amax(1), 0)
     order = weight.argsort(descending=True)
     left = weight.sum() - weight[order].cumsum(0)

@@ -36,7 +36,7 @@ def integrate_randomly(integrand: Pullback, target: Target, max_evaluations: int
             sums[i] = sums[i] + integrand(points.points[n:]).sum(0)
         n = len(sets[0])
         estimates = torch.stack(sums) / n  # (r, c)
-        value, bound = estimates.mean(0), _half_width(estimates)
+        value, bound = estimates.mean(0), _half_width(estimates, integrand.rounding)
         if bool((bound <= target.allowed(value)).all()):
             said = f"{REPLICATES} randomizations of {n} points agree within the tolerance"
             return Integral(value, bound, integrand.evaluations, True, said), torch.cat([x.points for x in sets])
@@ -46,10 +46,9 @@ def integrate_randomly(integrand: Pullback, target: Target, max_evaluations: int
         sets = [points.extend_to(2 * n) for points in sets]
 
 
-def _half_width(estimates: Tensor) -> Tensor:
+def _half_width(estimates: Tensor, rounding: float) -> Tensor:
     """Half the width of the confidence interval of the mean of independent estimates (r, c)."""
     from scipy.special import stdtrit
 
     quantile = float(stdtrit(len(estimates) - 1, (1 + CONFIDENCE) / 2))
-    rounding = 32 * torch.finfo(estimates.dtype).eps * estimates.abs().amax(0)
-    return quantile * estimates.std(0) / math.sqrt(len(estimates)) + rounding
+    return quantile * estimates.std(0) / math.sqrt(len(estimates)) + rounding * estimates.abs().amax(0)
