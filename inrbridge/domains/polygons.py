@@ -93,13 +93,14 @@ class Polygon:
 def _ring(ring: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
     try:
         vertices = tuple(numbers(vertex, "a vertex of a polygon") for vertex in ring)
-    except TypeError:
+    except (TypeError, ShapeMismatch):
         vertices = ()
     if vertices and vertices[0] == vertices[-1] and len(vertices) > 1:
         vertices = vertices[:-1]  # written closed, as GeoJSON does
     if len(vertices) < 3 or any(len(vertex) != 2 for vertex in vertices):
         raise ShapeMismatch(
-            f"Got {ring!r:.120} as a ring of a polygon, expected at least three vertices (x, y); pass each ring by itself."
+            f"Got {ring!r:.120} as a ring of a polygon, expected at least three vertices (x, y) of finite numbers; pass each ring "
+            "by itself."
         )
     return vertices
 
