@@ -16,7 +16,16 @@ from inrbridge.nn.channel_attention import ChannelAttention
 from inrbridge.nn.conv import BasisConv, Conv, MLPConv
 from inrbridge.nn.derivatives import Derivative, Divergence, Gradient, Hessian, Laplacian
 from inrbridge.nn.dropout import Dropout, PointDropout, use_generator
-from inrbridge.nn.functions import BasisFunction, Decode, InnerProduct, MLPFunction, Modulate, ParametricFunction, parametric
+from inrbridge.nn.functions import (
+    BasisFunction,
+    Decode,
+    InnerProduct,
+    MLPFunction,
+    Modulate,
+    ParametricFunction,
+    Shift,
+    parametric,
+)
 from inrbridge.nn.harmonics import SphericalHarmonics, ZernikeBasis
 from inrbridge.nn.linear import Activation, Linear, PositionalEncoding
 from inrbridge.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
@@ -77,6 +86,7 @@ __all__ = [
     "Residual",
     "Sampled",
     "Sequential",
+    "Shift",
     "SphericalHarmonics",
     "SplineBasis",
     "Tokenize",

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Domain
+from inrbridge.domains import Box, Domain
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.bases import Basis, basis_for, basis_values, check_domain, expand, project
 from inrbridge.nn.channels import check_channels
 from inrbridge.nn.linear import Linear
 from inrbridge.nn.sampled import Sampled
+from inrbridge.nn.splines import SplineBasis
 from inrbridge.nn.weights import promoted
 
 
@@ -58,6 +59,21 @@ class BasisFunction(ParametricFunction):
         self.basis = basis
         self.coefficients = nn.Parameter(torch.empty(channels, len(basis)))
         nn.init.normal_(self.coefficients, std=scale / math.sqrt(len(basis)), generator=generator)
+
+    @classmethod
+    def through(cls, values: Tensor, domain: Box, order: int | None = None) -> BasisFunction:
+        """Return the B-spline surface through values (channels, *shape) at the centres of the equal cells of a box.
+
+        What a discrete net has learned for each place, as a function: the positions of a vision transformer's tokens, a mask.
+        """
+        if values.ndim != domain.dim + 1:
+            raise ShapeMismatch(
+                f"Got values of shape {tuple(values.shape)} on {domain}, expected (channels, ..) and {domain.dim} axes of cells."
+            )
+        function = cls(SplineBasis(domain, tuple(values.shape[1:]), order), len(values)).to(values)
+        with torch.no_grad():
+            function.coefficients.copy_(values.flatten(1))
+        return function
 
     def forward(self, coords: Tensor) -> Tensor:
         return nn.functional.linear(self.basis(coords), self.coefficients.to(coords))
@@ -128,9 +144,23 @@ class Modulate(nn.Module):
         self.function = function
 
     def forward(self, sampled: Sampled) -> Sampled:
-        if self.function.channels != 1:
-            check_channels(sampled, self.function.channels, f"a Modulate by {self.function.channels} functions")
-        return sampled.with_values(sampled.values * self.function.at(sampled.discretization, sampled.values))
+        return sampled.with_values(sampled.values * _on_points(self.function, sampled, "Modulate"))
+
+
+class Shift(nn.Module):
+    """Add a learned function at each point, f_i(x) + g_i(x): a positional encoding that is learned.
+
+    Args:
+        function: of as many channels as the field, or of one for all; such as `parametric(domain, channels)`, or of what a
+            vision transformer has learned for its tokens `BasisFunction.through(positions, domain)`.
+    """
+
+    def __init__(self, function: ParametricFunction):
+        super().__init__()
+        self.function = function
+
+    def forward(self, sampled: Sampled) -> Sampled:
+        return sampled.with_values(sampled.values + _on_points(self.function, sampled, "Shift"))
 
 
 class InnerProduct(nn.Module):
@@ -191,6 +221,13 @@ class Decode(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.basis}, channels={self.channels}, features={self.features}"
+
+
+def _on_points(function: ParametricFunction, sampled: Sampled, layer: str) -> Tensor:
+    """The values of a function of one channel or of as many as the field (n, 1 or c)."""
+    if function.channels != 1:
+        check_channels(sampled, function.channels, f"a {layer} by {function.channels} functions")
+    return function.at(sampled.discretization, sampled.values)
 
 
 def _seen(domain: Domain, coords: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from inrbridge.nn import (
     MLPFunction,
     Modulate,
     Sampled,
+    Shift,
     SplineBasis,
     basis_for,
     parametric,
 )
-from inrbridge.sampling import sobol
+from inrbridge.sampling import grid, sobol
 
 DOMAINS = [Box((0.0, 1.0), (2.0, 4.0)), Ball((1.0, 0.0, 3.0), 2.0), Sphere(), Torus((1.0, 3.0)), Product(Torus((1.0,)), Sphere())]
 each_domain = pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: type(d).__name__)
@@ -93,6 +94,27 @@ def test_modulation_multiplies_pointwise(channels, hidden, generator):
     assert out.discretization is field.discretization
 
 
+@each_kind
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shifts_add_pointwise(channels, hidden, generator):
+    field = sampled(Sphere(), generator)
+    function = parametric(Sphere(), channels, hidden=hidden, generator=generator).double()
+    torch.testing.assert_close(Shift(function)(field).values, field.values + function(field.discretization.points))
+
+
+def test_a_surface_goes_through_its_values(generator):
+    values, box = torch.randn(3, 4, 5, generator=generator, dtype=DOUBLE), Box((0.0, 1.0), (2.0, 4.0))
+    function = BasisFunction.through(values, box)
+    on_cells = function.at(grid(box, (4, 5), dtype=DOUBLE), values)
+    torch.testing.assert_close(on_cells, values.flatten(1).T)
+    nearest = BasisFunction.through(values, box, order=0)  # a table, looked up
+    places = sobol(box, 100, dtype=DOUBLE).points
+    cell = ((places - torch.tensor([0.0, 1.0])) / torch.tensor([0.5, 0.6], dtype=DOUBLE)).long()
+    torch.testing.assert_close(nearest(places), values[:, cell[:, 0], cell[:, 1]].T)
+    with pytest.raises(ShapeMismatch, match="2 axes of cells"):
+        BasisFunction.through(values[0], box)
+
+
 @pytest.mark.parametrize("features", [None, 5])
 def test_decode_evaluates_the_basis(features, generator):
     basis = basis_for(Sphere(), 2)
@@ -115,11 +137,17 @@ def test_gradients(hidden, generator):
     product = InnerProduct(3, parametric(Sphere(), 6, degree=1, hidden=hidden and (3,), generator=generator).double())
     modulate = Modulate(parametric(Sphere(), 3, degree=1, hidden=hidden and (3,), generator=generator).double())
 
-    def both(values, *_):
-        return product(field.with_values(values)), modulate(field.with_values(values)).values
+    shift = Shift(parametric(Sphere(), 1, degree=1, hidden=hidden and (3,), generator=generator).double())
 
-    inputs = (field.values.requires_grad_(), *product.parameters(), *modulate.parameters())
-    assert torch.autograd.gradcheck(both, inputs)
+    def each(values, *_):
+        return (
+            product(field.with_values(values)),
+            modulate(field.with_values(values)).values,
+            shift(field.with_values(values)).values,
+        )
+
+    inputs = (field.values.requires_grad_(), *product.parameters(), *modulate.parameters(), *shift.parameters())
+    assert torch.autograd.gradcheck(each, inputs)
 
 
 def test_gradients_of_decode(generator):
@@ -143,6 +171,8 @@ def test_errors(generator):
         InnerProduct(4, parametric(Sphere(), 12))(field)
     with pytest.raises(ShapeMismatch, match="Got 3 channels in a Modulate by 2 functions"):
         Modulate(parametric(Sphere(), 2))(field)
+    with pytest.raises(ShapeMismatch, match="Got 3 channels in a Shift by 2 functions"):
+        Shift(parametric(Sphere(), 2))(field)
     with pytest.raises(ShapeMismatch, match="give both one domain"):
         Modulate(MLPFunction(Box.unit(2), 1))(field)
     with pytest.raises(ShapeMismatch, match="give both one domain"):

@@ -7,8 +7,18 @@ from torch import nn
 
 from inrbridge.domains import Box, Sphere
 from inrbridge.errors import ConfigError, ShapeMismatch
-from inrbridge.nn import Sampled, TransformerBlock, use_generator
-from inrbridge.sampling import lattice
+from inrbridge.nn import (
+    BasisFunction,
+    GlobalIntegral,
+    LayerNorm,
+    Sampled,
+    Sequential,
+    Shift,
+    Tokenize,
+    TransformerBlock,
+    use_generator,
+)
+from inrbridge.sampling import grid, lattice
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -78,6 +88,37 @@ def test_dropout_comes_from_the_generator(generator):
 def test_the_rate_of_dropout_is_carried_over():
     block = TransformerBlock.from_discrete(encoder(dropout=0.25), keys=7)
     assert block.dropout.p == 0.25 and block.attention.keys == 7
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@torch.no_grad()
+def test_a_whole_vision_transformer(dim, generator):
+    """Patches, learned positions, encoder layers, norm, mean, head: torch's own layers on the grid, and nearly so off it."""
+    cells, patch = (4, 3, 2)[:dim], (2, 4, 3)[:dim]
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dim - 1](2, 8, patch, patch).double()
+    positions = torch.randn(8, *cells, generator=generator, dtype=DOUBLE)
+    layers, norm, head = [encoder() for _ in range(2)], nn.LayerNorm(8).double(), nn.Linear(8, 5).double()
+    box = Box.centered(dim)
+    last = LayerNorm(8).double()
+    last.load_state_dict(norm.state_dict())
+    net = Sequential(
+        Tokenize.from_discrete(conv, cells), Shift(BasisFunction.through(positions, box)),
+        *(TransformerBlock.from_discrete(layer) for layer in layers), last, GlobalIntegral(), head,
+    )  # fmt: skip
+
+    def field(x):
+        return torch.stack([torch.sin(2 * x.sum(1)), torch.cos(x[:, 0]) + x[:, -1]], 1)[None]
+
+    points = grid(box, tuple(a * b for a, b in zip(cells, patch, strict=True)), dtype=DOUBLE)
+    values = torch.cat([field(points.points), torch.randn(1, len(points), 2, generator=generator, dtype=DOUBLE)])
+    image = values.unflatten(1, points.structure.shape).movedim(-1, 1)
+    tokens = (conv(image) + positions).flatten(2).transpose(1, 2)
+    for layer in layers:
+        tokens = layer(tokens)
+    expected = head(norm(tokens).mean(1))
+    torch.testing.assert_close(net(Sampled(points, values)), expected, rtol=0, atol=1e-10)
+    other = lattice(box, 2**12, dtype=DOUBLE)
+    assert (net(Sampled(other, field(other.points)))[0] - expected[0]).abs().max() < 0.05 * expected[0].abs().max()
 
 
 def test_gradients(generator):
