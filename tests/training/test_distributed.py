@@ -15,17 +15,20 @@ from inrbridge.training import read_metrics, train
 from inrbridge.training.distributed import World, choose_device, is_main, processes
 
 SECTIONS = {"optimizer": {"steps": 4}, "augment": {"flip": [0], "shift": 0.1}}
-NORMALIZED = {**SECTIONS, "model": {"name": "resnet", "options": {"widths": [4, 6], "blocks": [1, 1], "resolution": 8}}}
-
-
-def script(sections: dict) -> str:
-    return f"""
+RUNS = {
+    "pointwise": SECTIONS,
+    "normalized": {**SECTIONS, "model": {"name": "resnet", "options": {"widths": [4, 6], "blocks": [1, 1], "resolution": 8}}},
+}
+SCRIPT = f"""
 import sys
 from fake_training import MemoryDataset, config
 from inrbridge.training import train
-summary = train(config(sys.argv[1], **{sections}), MemoryDataset(19), eval_dataset=MemoryDataset(7))
-# one write, for both processes share the stream
-sys.stdout.write(f"loss {{summary.loss}} accuracy {{summary.metrics['accuracy']}}\\n")
+from inrbridge.training.distributed import processes
+with processes("cpu"):
+    for name, sections in {RUNS}.items():
+        summary = train(config(sys.argv[1] + name, **sections), MemoryDataset(19), eval_dataset=MemoryDataset(7))
+        # one write, for both processes share the stream
+        sys.stdout.write(f"{{name}} loss {{summary.loss}} accuracy {{summary.metrics['accuracy']}}\\n")
 """
 
 
@@ -54,21 +57,21 @@ def test_devices_that_do_not_exist():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sections", [SECTIONS, NORMALIZED], ids=["pointwise", "batch norm"])
-def test_two_processes_of_four_fields_equal_one_of_eight(sections, tmp_path):
-    alone = train(config(tmp_path / "one", **sections), MemoryDataset(19), eval_dataset=MemoryDataset(7))
-    file, root = tmp_path / "script.py", Path(__file__).resolve().parents[2]
-    file.write_text(script(sections))
+def test_two_processes_of_four_fields_equal_one_of_eight(tmp_path):
+    script, root = tmp_path / "script.py", Path(__file__).resolve().parents[2]
+    script.write_text(SCRIPT)
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests"), *sys.path])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(file), str(tmp_path / "two")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    command = [*launcher, str(script), str(tmp_path / "two-")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     lines = set(done.stdout.splitlines())  # both processes know the whole result
-    assert len(lines) == 1
-    _, loss, _, accuracy = lines.pop().split()
-    assert float(loss) == pytest.approx(alone.loss, rel=1e-5) and float(accuracy) == alone.metrics["accuracy"]
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
-    assert len(read_metrics(tmp_path / "two")) == 4
+    assert len(lines) == len(RUNS)
+    for line in lines:
+        name, _, loss, _, accuracy = line.split()
+        alone = train(config(tmp_path / name, **RUNS[name]), MemoryDataset(19), eval_dataset=MemoryDataset(7))
+        assert float(loss) == pytest.approx(alone.loss, rel=1e-5) and float(accuracy) == alone.metrics["accuracy"]
+        one, two = (load_file(tmp_path / folder / "model.safetensors") for folder in (name, f"two-{name}"))
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6)
+        assert len(read_metrics(tmp_path / f"two-{name}")) == 4
