@@ -29,7 +29,7 @@ from inrbridge.training.seeding import Noise
 BOX = Box.centered(2)
 SIZES = {  # pixels of an image, points, resolution of the kernels and widths of generator and partner
     "digits": {"pixels": 8, "points": 128, "resolution": 8, "widths": [64, 32], "partner": [32, 64, 64]},
-    "fashion": {"pixels": 28, "points": 512, "resolution": 16, "widths": [96, 64, 32], "partner": [32, 64, 64]},
+    "fashion": {"pixels": 28, "points": 256, "resolution": 16, "widths": [96, 48], "partner": [32, 64, 64]},
 }
 MODELS = {
     "vae": {"latent": 16, "beta": 4e-4, "encoder_options": {"norm": "batch"}},
