@@ -115,10 +115,10 @@ class MLPFunction(ParametricFunction):
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
     def forward(self, coords: Tensor) -> Tensor:
-        hidden = _seen(self.domain, coords)
+        hidden = _seen(self.domain, coords).to(self.layers[0].weight.dtype)
         for layer in self.layers[:-1]:
             hidden = self.activation(layer(hidden))
-        return self.layers[-1](hidden)
+        return self.layers[-1](hidden).to(coords.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.domain}, channels={self.channels}"

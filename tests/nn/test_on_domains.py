@@ -21,6 +21,7 @@ from inrbridge.nn import (
     LayerNorm,
     Modulate,
     PointAttention,
+    PositionalEncoding,
     Sampled,
     Sequential,
     Tokenize,
@@ -56,6 +57,9 @@ LAYERS = {
     "Tokenize": lambda domain, g: Tokenize(4, 5, 2, degree=1, dim=domain.unit_dim, generator=g),
     "ChannelAttention": lambda domain, g: ChannelAttention(4, 3, domain, degree=2, generator=g),
     "PointAttention": lambda domain, g: PointAttention(4, 2, generator=g),
+    "vision transformer": lambda domain, g: Sequential(
+        Tokenize(4, 8, 2, degree=1, dim=domain.unit_dim, generator=g), PositionalEncoding(), TransformerBlock(8, 2, generator=g)
+    ),
     "TransformerBlock": lambda domain, g: TransformerBlock(4, 2, generator=g),
 }
 SEEN = 16
@@ -138,3 +142,17 @@ def test_norms_leave_mean_0_and_deviation_1_under_the_weights(domain, name):
         mean, square = mean.mean(1), square.mean(1)
     torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-10)
     torch.testing.assert_close(square, torch.ones_like(square), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", list(LAYERS))
+@torch.no_grad()
+def test_half_precision(name):
+    """The dtype follows the values; what is summed over points is summed in single precision."""
+    layer = LAYERS[name](Sphere(), torch.Generator().manual_seed(0))
+    points = crowd(Sphere(), 300).to(torch.float32)
+    values = fields(points.points)
+    expected = layer(Sampled(points, values))
+    found = layer.bfloat16()(Sampled(points, values.bfloat16()))
+    expected, found = (out.values if isinstance(out, Sampled) else out for out in (expected, found))
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
