@@ -21,8 +21,9 @@ _HOME = {
     "register": "plugins",
     "open_field": "io", "identify": "io", "save_field": "io", "build_field": "io",
     "preview": "rendering",
-    "FieldDataset": "data", "Store": "data", "pack": "data",
+    "FieldDataset": "data", "LabelledPoints": "data", "TargetFields": "data", "Store": "data", "pack": "data",
     "fit": "fitting", "distill": "fitting",
+    "ModelField": "outputs",
     "train": "training", "evaluate": "training", "predict": "training", "generate": "training",
     "InrBridgeError": "errors",
 }  # fmt: skip

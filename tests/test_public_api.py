@@ -17,8 +17,9 @@ NAMES = {
     "FieldStack", "stack",
     "Assumptions", "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",
     "build_field", "identify", "open_field", "preview", "save_field",
-    "FieldDataset", "Store", "distill", "fit", "pack",
-    "batched", "encodings", "foreign", "frames", "models", "nn", "options", "radiance", "evaluate", "generate", "predict", "train",
+    "FieldDataset", "LabelledPoints", "TargetFields", "ModelField", "Store", "distill", "fit", "pack",
+    "batched", "encodings", "foreign", "frames", "models", "nn", "options", "radiance",
+    "evaluate", "generate", "predict", "train",
     "InrBridgeError", "errors",
 }  # fmt: skip
 TESTING = {"FormatConformance", "LAWS", "Result", "check_conformance", "damaged", "only_plugins"}

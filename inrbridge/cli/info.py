@@ -42,11 +42,24 @@ def run(args) -> None:
         ("domain", facts["domain"]),
         ("channels", f"{facts['channels']}: {', '.join(facts['channel_names'])}"),
         ("parameters", f"{facts['parameters']:,} {' '.join(facts['dtypes'])}" if facts["parameters"] is not None else "not told"),
-        *[(f"  {name}", value) for name, value in facts["architecture"].items()],
+        *[(f"  {name}", value) for name, value in leaves(facts["architecture"])],
         *[(f"note: {name}", value) for name, value in facts["notes"].items()],
         *[("assumed", text) for text in facts["assumed"]],
     ]
     print_facts(lines)
+
+
+def leaves(values: dict, prefix: str = "") -> list[tuple[str, object]]:
+    """Return the values of nested tables by dotted names.
+
+    >>> leaves({"net": {"widths": [4, 8]}, "n": 3})
+    [('net.widths', [4, 8]), ('n', 3)]
+    """
+    found = []
+    for name, value in values.items():
+        inner = isinstance(value, dict) and value
+        found += leaves(value, f"{prefix}{name}.") if inner else [(prefix + name, value)]
+    return found
 
 
 def show_verdicts(path: str, as_json: bool) -> None:

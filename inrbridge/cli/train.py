@@ -49,5 +49,5 @@ def figures(metrics: dict) -> list[tuple[str, str]]:
         if isinstance(value, float):
             lines.append((name, f"{value:.4g}"))
         elif isinstance(value, dict):
-            lines += [(f"  on {part}", f"{share:.4g}") for part, share in value.items()]
+            lines += [(f"  {name.partition('_by_')[0]} on {part}", f"{share:.4g}") for part, share in value.items()]
     return lines

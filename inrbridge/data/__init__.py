@@ -2,9 +2,11 @@
 
 from inrbridge.data.alignment import align
 from inrbridge.data.dataset import FieldDataset
+from inrbridge.data.labelled import LabelledPoints
 from inrbridge.data.loose import LooseFolder, open_store
 from inrbridge.data.packing import pack
 from inrbridge.data.store import Store
+from inrbridge.data.targets import TargetFields
 from inrbridge.data.writer import StoreWriter
 
-__all__ = ["FieldDataset", "LooseFolder", "Store", "StoreWriter", "align", "open_store", "pack"]
+__all__ = ["FieldDataset", "LabelledPoints", "LooseFolder", "Store", "StoreWriter", "TargetFields", "align", "open_store", "pack"]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class OutputFields:
     """The outputs of a dense net for b fields: coords (m, d) or (b, m, d) -> (b, m, classes), again and again.
 
+    Gradients flow to the weights of the net, not to the coordinates.
+
     Args:
         net: its trunk runs at the first evaluation, and is not run again.
         inputs: the input fields.
@@ -62,7 +64,7 @@ class OutputFields:
         self.domain.check_shape(coords)
         seen = None
         if self.net.skip:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and coords.requires_grad):
+            with torch.no_grad():  # the trunk's part has no gradient by the coordinates: one of the skip alone would be false
                 seen = inputs(coords)
             seen = seen if seen.ndim == 3 else seen[None]
         return self.net.read(features, coords, seen).to(coords.dtype)

@@ -154,7 +154,7 @@ def _readme(card: Card, title: str) -> str:
     scores = [f"| {name} | {value:.4g} |" for name, value in card.metrics.items() if isinstance(value, int | float)]
     for name, shares in card.metrics.items():
         if isinstance(shares, dict):
-            scores += [f"| {name.replace('_by_format', '')} on {key} | {value:.4g} |" for key, value in shares.items()]
+            scores += [f"| {name.partition('_by_')[0]} on {key} | {value:.4g} |" for key, value in shares.items()]
     formats = ", ".join(f"{name} ({by['distribution']} {by['version']})".replace(" ( )", "") for name, by in card.formats.items())
     points = f"{card.points.get('n')} points of the sampler {card.points.get('sampler')}, seed {card.points.get('seed')}"
     lines = [

@@ -19,6 +19,8 @@ from inrbridge.nn import Activation, Conv, Sampled, Sequential
 from inrbridge.training import evaluate, load_model, predict, train
 from inrbridge.training.augmenting import Views
 from inrbridge.training.config import AugmentConfig, load_config
+from inrbridge.training.distributed import World
+from inrbridge.training.minibatches import Minibatches
 from inrbridge.training.tasks import Batch, Dense, Origin, make_task
 
 BOX = Box.centered(2)
@@ -151,6 +153,40 @@ def test_resuming_and_several_shares_change_nothing(tmp_path):
     resumed = go("parts", resume=True)
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_shares_of_processes_are_parts_of_one_minibatch():
+    settings = load_config({
+        "task": "dense", "data": {"batch_size": 6}, "targets": {"n": 20}, "points": {"n": 64}, "run": {"device": "cpu"},
+        "augment": {"shift": 0.1, "flip": [0], "brightness": 0.2},
+    })  # fmt: skip
+    data, model = Discs(), Small(BOX, 1, 2, skip=True)
+    for targets in (points_table(), pixels(), TargetFields(Truth())):
+        task = Dense(targets, n=20)
+        whole, *parts = (
+            Minibatches(settings, World(rank, size, torch.device("cpu")), data, task, 2).read(3, model)
+            for rank, size in ((0, 1), (0, 2), (1, 2))
+        )
+        for pick in (lambda b: b.targets.coords.expand(len(b.seen), -1, -1), lambda b: b.targets.values, lambda b: b.seen,
+                     lambda b: b.sampled.values):  # fmt: skip
+            torch.testing.assert_close(torch.cat([pick(part) for part in parts]), pick(whole), atol=1e-5, rtol=1e-5)
+
+
+def test_a_net_with_a_skip_sees_its_input_in_the_colours_of_the_trunk():
+    """Where the points of the targets are those of the trunk, what the skip sees is what the trunk sees."""
+    settings = load_config({"task": "dense", "data": {"batch_size": 4}, "points": {"n": 64}, "run": {"device": "cpu"},
+                            "augment": {"shift": 0.1, "scale": 0.1, "brightness": 0.3, "contrast": 0.2}})  # fmt: skip
+    data, model = Discs(), Small(BOX, 1, 2, skip=True)
+    task = Dense(TargetFields(Truth()))
+    batches = Minibatches(settings, World(0, 1, torch.device("cpu")), data, task, 3)
+    batch = batches.read(1, model)
+    task.n = 64  # other points: read again
+    again = batches.read(1, model)
+    assert torch.equal(batch.seen, batch.sampled.values) and torch.equal(again.sampled.values, batch.sampled.values)
+    plain = data.stack(batches.items(1))(again.targets.coords)
+    assert not torch.allclose(again.seen, plain)
+    both = torch.cat([batch.seen, again.seen], 1).mean(1)  # the same fields at other points: nearly the same mean
+    torch.testing.assert_close(both, batch.seen.mean(1), atol=0.03, rtol=0)
 
 
 def origin(model, data, indices, **options):
