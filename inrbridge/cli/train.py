@@ -33,7 +33,8 @@ def run(args) -> None:
         return
     facts["training loss"] = f"{facts.pop('loss'):.4g}"
     print_facts([*facts.items(), *figures(summary.metrics)])
-    print(f"\nnext: inrbridge eval {shlex.quote(str(summary.folder))}")
+    verb = "generate" if getattr(summary.model, "kind", "") == "generation" else "eval"
+    print(f"\nnext: inrbridge {verb} {shlex.quote(str(summary.folder))}" + (" -o made" if verb == "generate" else ""))
 
 
 def command_line(args) -> str:

@@ -157,20 +157,22 @@ def _readme(card: Card, title: str) -> str:
             scores += [f"| {name.partition('_by_')[0]} on {key} | {value:.4g} |" for key, value in shares.items()]
     formats = ", ".join(f"{name} ({by['distribution']} {by['version']})".replace(" ( )", "") for name, by in card.formats.items())
     points = f"{card.points.get('n')} points of the sampler {card.points.get('sampler')}, seed {card.points.get('seed')}"
+    makes = card.task == "generation"
     lines = [
         "---", "library_name: inrbridge", "tags: [implicit-neural-representation, inr-net]", "---", "",
         f"# {title}", "",
-        f"An INR-Net ({card.model['name']}) for {card.task}: it takes fields of any format on {card.domain}", "with the channels "
+        f"An INR-Net ({card.model['name']}) for {card.task}: it {'makes fields' if makes else 'takes fields of any format'} on "
+        f"{card.domain}", "with the channels "
         + ", ".join(card.channels) + ".", "",
         "## Data", "",
         f"Store `{data.get('store') or 'given in memory'}`, split `{data.get('train_split') or 'all'}`.",
         f"Formats: {formats or 'none named'}.",
-        f"Classes: {', '.join(card.class_names) or 'none'}.", "",
+        f"Classes: {', '.join(card.class_names) if card.class_names and not makes else 'none'}.", "",
         "## Metrics", "",
         f"Split `{data.get('eval_split') or 'none'}`, {points}; training seed {run.get('seed', 0)}, {card.steps} steps.", "",
         *(["| figure | value |", "|---|---|", *scores] if scores else ["Not measured."]), "",
         "## Use", "",
-        "    inrbridge predict FOLDER FILES...", "",
+        "    inrbridge generate FOLDER -n 16 -o DIR" if makes else "    inrbridge predict FOLDER FILES...", "",
         f"Made by inrbridge {card.inrbridge}" + (f" with `{card.command}`." if card.command else "."), "",
         "## Licence", "",
         "Not stated: name the licence of the training data and of these weights here before you publish them.", "",
