@@ -9,7 +9,7 @@ import torch
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Box
-from inrbridge.nn import AvgPool, BasisConv, GlobalIntegral, InstanceNorm, MLPConv, Sampled
+from inrbridge.nn import AvgPool, BasisConv, GlobalIntegral, InnerProductPair, InstanceNorm, MLPConv, Sampled
 from inrbridge.sampling import get_sampler
 from inrbridge.stencils import build_stencil
 
@@ -47,6 +47,17 @@ def pooled(source):
     return GlobalIntegral()(Sampled(source, field(source.points)))
 
 
+def paired(source):
+    """The inner products of two fields."""
+    first = Sampled(source, field(source.points))
+    return InnerProductPair()(first, first.with_values(torch.cos(source.points)[None]))
+
+
+def loss(source):
+    """An integral over two fields: the squared distance."""
+    return ((field(source.points) - torch.cos(source.points)) ** 2).sum(-1) @ (source.weights / BOX.measure)
+
+
 def layers():
     generator = torch.Generator().manual_seed(3)
     return {
@@ -55,6 +66,8 @@ def layers():
         "MLP": convolution(MLPConv(2, 2, half_width=0.5, bins=8, ball=True, generator=generator).double()),
         "normalization": normalization,
         "global integral": pooled,
+        "inner products": paired,
+        "loss": loss,
     }
 
 
@@ -73,7 +86,8 @@ def slope(output, sampler, scrambles=12):
 @pytest.mark.parametrize("name", list(layers()))
 def test_rate_on_sobol_points(name):
     found, errors = slope(layers()[name], "sobol")
-    bound = -0.8 if name in ("normalization", "global integral") else -0.6  # a support ends with a jump: piecewise smooth
+    smooth = name in ("normalization", "global integral", "inner products", "loss")
+    bound = -0.8 if smooth else -0.6  # a support ends with a jump: piecewise smooth
     assert found <= bound, (found, errors)
 
 

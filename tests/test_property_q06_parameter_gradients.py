@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from inrbridge.discretization import Discretization
 from inrbridge.domains import Box
 from inrbridge.models import build_model
 from inrbridge.nn import Activation, BasisConv, Conv, GlobalIntegral, InstanceNorm, Linear, MLPConv, Sampled, Sequential
@@ -85,3 +86,12 @@ def test_gradients_of_whole_nets_are_those_of_finite_differences(name, generator
         return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (Sampled(source, field(source.points)),))
 
     assert torch.autograd.gradcheck(run, values, fast_mode=True, eps=1e-7, atol=1e-4)
+
+
+def test_negative_control_crowded_points_without_weights_give_another_gradient(generator):
+    net = Chain(generator)
+    truth = net.gradient(get_sampler("sobol")(BOX, 2**14, generator, dtype=DOUBLE))
+    crowded = get_sampler("shrunk")(BOX, 4096, generator, dtype=DOUBLE, weights="density")
+    equal = Discretization(crowded.points, torch.full_like(crowded.weights, BOX.measure / 4096), BOX)
+    right, wrong = ((net.gradient(source) - truth).norm() / truth.norm() for source in (crowded, equal))
+    assert right < 0.005 and wrong > 0.05, (right, wrong)

@@ -217,3 +217,27 @@ def test_a_classifier_from_pixels_to_logits(generator):
         hidden = torch.relu(F.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias))
     pixels = Sampled(grid(Box.centered(2), (12, 12), dtype=torch.float64), image.flatten(2).transpose(1, 2))
     torch.testing.assert_close(net(pixels), net.head(hidden.mean((2, 3))), atol=1e-10, rtol=1e-10)
+
+
+def test_negative_control_nodes_at_another_spacing_are_another_convolution(generator):
+    """Equality is of the kernel's size in domain units: half as wide, or with taps that are not shifted, it is lost."""
+    image, sampled = image_on((9, 12), 3, torch.float64, generator)
+    layer = Conv(3, 5, 3, spacing=0.05, generator=generator).double()
+    expected = F.conv2d(image, layer.weight, layer.bias, padding=1)
+    assert (as_image(layer(unstructured(sampled)), image, (9, 12)) - expected).abs().max() > 0.1
+    even = Conv(3, 5, 2, spacing=0.1, generator=generator).double()
+    shifted = F.conv2d(F.pad(image, (1, 0, 1, 0)), even.weight, even.bias)  # torch's "same" pads after, not before
+    assert (as_image(even(sampled), image, (9, 12)) - shifted).abs().max() > 0.1
+
+
+def test_off_the_grid_the_discrete_net_is_left_little_by_little(generator):
+    """Points shifted from the grid leave it continuously (appendix E.2): a small shift is a small change, a larger a larger."""
+    _, sampled = image_on((9, 12), 3, torch.float64, generator)
+    layer = Conv(3, 5, 3, spacing=0.1, generator=generator).double()
+    old, shift = sampled.discretization, torch.rand(108, 2, generator=generator, dtype=torch.float64) - 0.5
+    changes = []
+    for amount in (1e-4, 1e-2):
+        points = (old.points + 0.1 * amount * shift).clamp(min=0)
+        out = layer(Sampled(Discretization(points, old.weights, old.domain), sampled.values)).values
+        changes.append(float((out - layer(sampled).values).detach().abs().max()))
+    assert 0 < changes[0] < 0.05 * changes[1] < 0.05, changes

@@ -117,3 +117,24 @@ def test_converges_in_the_number_of_points(which, generator):
         truth = outputs(16384).mean(0)
         errors = [float((outputs(n) - truth).square().mean().sqrt() / truth.square().mean().sqrt()) for n in (256, 1024, 4096)]
     assert errors[2] < 0.05 and errors[2] < errors[0] / 4, errors
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_negative_control_points_moved_without_the_field(which, generator):
+    """Values that stay while their points are stretched are another field; so are values in another order."""
+    layer, source = layers(generator)[which], sobol(Box.centered(2), 200, generator, **DOUBLE)
+    values = torch.randn(1, 200, 2, generator=generator, **DOUBLE)
+    out = layer(Sampled(source, values)).values
+    stretched = at(source, source.points * torch.tensor([1.5, 1.0]), Box((-1.5, -1.0), (1.5, 1.0)))
+    order = torch.randperm(200, generator=generator)
+    for other in (layer(Sampled(stretched, values)), layer(Sampled(source, values[:, order]))):
+        assert float((other.values - out).detach().abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_negative_control_with_an_activation_it_is_not_linear(which, generator):
+    layer, source = layers(generator)[which], sobol(Box.centered(2), 200, generator, **DOUBLE)
+    f, g = torch.randn(2, 1, 200, 2, generator=generator, **DOUBLE)
+    layer.bias.data.zero_()
+    out = [layer(Sampled(source, v)).values.tanh() for v in (f, g, 2 * f - 3 * g)]
+    assert not torch.allclose(out[2], 2 * out[0] - 3 * out[1], atol=1e-2)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from inrbridge.domains import Box
 from inrbridge.models import build_model
 from inrbridge.nn import Conv, MLPConv, Sampled
+from inrbridge.ops.reference import local_dense
 from inrbridge.sampling import lattice, sobol
 from inrbridge.stencils import Bins, Quadrature, Reconstruct, build_stencil, kernel_nodes
 from inrbridge.stencils.bases import BSpline
@@ -110,3 +111,29 @@ def test_a_net_keeps_nothing_of_the_size_of_its_neighbourhoods(generator):
         net(Sampled(source, values)).sum().backward()
     activation = 4 * b * n * width
     assert sum(kept.values()) <= 5 * activation
+
+
+def test_negative_control_all_pairs_grow_with_the_square(generator):
+    """The definition written out, dense: what the stencils avoid."""
+    sizes, elements = (2**5, 2**7), []
+    for n in sizes:
+        source = sobol(BOX, n, generator)
+        layer = layer_at("reconstruct", n, generator)
+        dense, kernel = build_stencil(layer.rule, source).dense().float(), layer.weight.flatten(2).permute(2, 1, 0)
+        with Count() as count:
+            local_dense(torch.randn(2, n, 8, generator=generator), dense, kernel)
+            (dense * 1.0).sum()
+        elements.append(count.elements)
+    assert slope(sizes, elements) > 1.5, elements
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "most"), [("reconstruct", 2**15), ("bins", 2**16)])
+def test_work_and_memory_stay_linear_up_to_many_points(kind, most, generator):
+    sizes, costs = (2**12, most), []
+    for n in sizes:
+        values = torch.randn(1, n, 8, generator=generator, requires_grad=True)
+        costs.append(cost(layer_at(kind, n, generator), Sampled(lattice(BOX, n, generator), values)))
+    operations, elements, kept = zip(*costs, strict=True)
+    assert slope(sizes, elements) <= 1.15 and slope(sizes, kept) <= 1.15, costs
+    assert operations[1] < sizes[1] / 64
