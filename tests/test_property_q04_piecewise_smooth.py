@@ -72,7 +72,7 @@ def cut(function, region):
 @pytest.mark.parametrize(("name", "region"), PAIRS)
 def test_the_error_is_at_most_variation_times_discrepancy(name, region, sampler):
     function, variation, truths = FUNCTIONS[name]
-    for n in (4, 36, 100):
+    for n in (4, 49):
         x = draw(sampler, BOX, n, seed=n)
         error = abs(integrate(cut(function, REGIONS[region]), discretization=x).item() - truths[region])
         assert error <= variation * discrepancy.piecewise(x, REGIONS[region])
@@ -90,8 +90,8 @@ def test_points_drawn_in_the_region_itself_obey_it_too(name, region, sampler):
 
 
 def slope(sampler, field, truth):
-    """Of log RMS error over log n, 16 randomizations, n = 2^6 to 2^13."""
-    sizes, errors = [2**m for m in range(6, 14)], []
+    """Of log RMS error over log n, 16 randomizations, n = 2^6 to 2^12."""
+    sizes, errors = [2**m for m in range(6, 13)], []
     for n in sizes:
         found = [integrate(field, discretization=draw(sampler, BOX, n, seed)).item() - truth for seed in range(16)]
         errors.append(float(np.sqrt(np.mean(np.square(found)))))
