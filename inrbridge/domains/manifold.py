@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -240,11 +241,15 @@ class Manifold(Domain):
         across = (chord - (frame @ along[..., None])[..., 0]).norm(dim=-1, keepdim=True)
         length = along.norm(dim=-1, keepdim=True)
         arc = chord.norm(dim=-1, keepdim=True) / torch.sinc(torch.atan2(across, length) / math.pi)
-        return along * (arc / length.clamp(min=torch.finfo(length.dtype).tiny))
+        # what lies straight behind the plane lies in every direction: the first one is as good as another
+        first = torch.zeros_like(along)
+        first[..., 0] = 1.0
+        straight = length <= 1e-12 * across
+        return arc * torch.where(straight & (across > 0), first, along / torch.where(length > 0, length, 1.0))
 
     def exp_map(self, base, offsets):
         """Return the points whose logarithm is `offsets`, by Newton steps on the charts; off the manifold where there is none."""
-        shape = torch.broadcast_shapes(base.shape[:-1], offsets.shape[:-1])
+        shape = np.broadcast_shapes(base.shape[:-1], offsets.shape[:-1])
         start = base.detach().expand(*shape, self.dim).reshape(-1, self.dim).to("cpu", torch.float64)
         wanted = offsets.detach().expand(*shape, self.intrinsic_dim).reshape(-1, self.intrinsic_dim).to("cpu", torch.float64)
         frame = self.tangent_frame(start)
@@ -306,7 +311,5 @@ def _midpoints(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _gauss(count: int) -> tuple[Tensor, Tensor]:
-    import numpy as np
-
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)

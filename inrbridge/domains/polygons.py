@@ -99,8 +99,8 @@ def _ring(ring: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
         vertices = vertices[:-1]  # written closed, as GeoJSON does
     if len(vertices) < 3 or any(len(vertex) != 2 for vertex in vertices):
         raise ShapeMismatch(
-            f"Got {ring!r:.120} as a ring of a polygon, expected at least three vertices (x, y) of finite numbers; pass each ring "
-            "by itself."
+            f"Got {ring!r:.120} as a ring of a polygon, expected at least three vertices (x, y) of finite numbers; pass each "
+            "ring by itself."
         )
     return vertices
 

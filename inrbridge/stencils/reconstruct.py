@@ -17,6 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from inrbridge.domains import Domain
+from inrbridge.stencils.geometry import chord_tree
 
 LEBESGUE_LIMIT = 6.0  # one-sided quadratic fits in a corner stay below; nearly singular ones explode to 10^2 and more
 
@@ -48,15 +49,15 @@ def moving_least_squares(
         queries: (q, d).
         order: polynomials up to this total degree are evaluated exactly, where the points allow it.
         neighbors: samples used for a query, before widening.
-        periods: lengths (d,) after which space repeats, for periodic domains.
+        periods: lengths (d,) after which space repeats, for periodic flat domains.
         surface: a curved domain on which all lie; polynomials are then those of its tangent plane at the query.
 
     Returns:
         index (q, m) and weight (q, m); weight 0 marks unused places.
     """
     n, dim = len(points), points.shape[1] if surface is None else surface.intrinsic_dim
-    tree = cKDTree(*_periodic(points, periods))
-    if periods is not None:
+    tree = cKDTree(*_periodic(points, periods)) if surface is None else chord_tree(points, surface)
+    if periods is not None and surface is None:
         queries = np.mod(queries, periods)
     pending = np.arange(len(queries))
     pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
