@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import overload
 
 import torch
@@ -15,7 +16,7 @@ from inrbridge.errors import ConfigError, NotConverged
 from inrbridge.field import Field, query
 from inrbridge.quadrature.adaptive import integrate_adaptively, integrate_on
 from inrbridge.quadrature.pullback import Pullback
-from inrbridge.quadrature.randomized import integrate_randomly
+from inrbridge.quadrature.randomized import integrate_randomly, mean_on
 from inrbridge.quadrature.result import Integral, Target
 from inrbridge.sampling import get_sampler
 
@@ -93,10 +94,10 @@ def integrate(field, domain=None, *, n=None, sampler=None, generator=None, discr
 def _to_tolerance(integrand: Pullback, target: Target, method: str, most: int, generator: torch.Generator | None) -> Integral:
     if method == "randomized":
         found, points = integrate_randomly(integrand, target, most, generator)
-        again = lambda: integrand(points).mean(0)  # noqa: E731
+        again = partial(mean_on, points, integrand)
     else:
         found, boxes = integrate_adaptively(integrand, target, most)
-        again = lambda: integrate_on(boxes, integrand)  # noqa: E731
+        again = partial(integrate_on, boxes, integrand)
     if integrand.has_gradient():  # the points are found without a graph: one pass over the last of them builds it
         found = found.with_value(again(), integrand.evaluations)
     if not found.converged:

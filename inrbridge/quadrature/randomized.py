@@ -46,6 +46,11 @@ def integrate_randomly(integrand: Pullback, target: Target, max_evaluations: int
         sets = [points.extend_to(2 * n) for points in sets]
 
 
+def mean_on(points: Tensor, integrand: Pullback) -> Tensor:
+    """Return the integral (c,) on given points as a mean that gradients flow through."""
+    return integrand(points).mean(0)
+
+
 def _half_width(estimates: Tensor, rounding: float) -> Tensor:
     """Half the width of the confidence interval of the mean of independent estimates (r, c)."""
     from scipy.special import stdtrit
