@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from inrbridge.data.describing import shorten
+from inrbridge.data.manifest import FILE
 from inrbridge.data.targets import PointTargets, Targets
 from inrbridge.domains import Domain
 from inrbridge.errors import CannotOpen, ConfigError, InrBridgeError, MissingDependency, NotFinite, ShapeMismatch, StoreError
+from inrbridge.formats import Probe
 from inrbridge.loading import read_tensors
 from inrbridge.sampling import grid
 from inrbridge.signals import read_array
@@ -176,11 +178,13 @@ class LabelledPoints(Targets):
     @classmethod
     def are_in(cls, folder: Path) -> bool:
         """Say whether a folder holds labels and not fields, judged by the first of its files."""
+        if (folder / FILE).exists():
+            return False
         for file in sorted(folder.rglob("*")):
             if file.suffix in (".npy", ".png"):
                 return True
             if file.suffix in ARRAYS:
-                names = set(read_tensors(file))
+                names = set(Probe(file).tensors)
                 return "labels" in names and names <= set(_PARTS)
         return False
 
