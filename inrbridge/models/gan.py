@@ -11,7 +11,7 @@ from torch.nn.functional import relu, softplus
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError
 from inrbridge.models.generative import GenerativeNet, Noise, frozen, part
-from inrbridge.nn import Sampled
+from inrbridge.nn import BatchNorm, Sampled
 
 LOSSES = ("relativistic", "logistic", "hinge")
 
@@ -33,7 +33,8 @@ class GAN(GenerativeNet):
     Args:
         latent: k. loss: one of the three. penalty: its weight; 0: none.
         step: h, in units of the fields' values.
-        critic: name of an architecture whose output is a number. critic_options, generator_options: of the two nets.
+        critic: name of an architecture whose output is a number. Its opinion of a field must not depend on the others of the
+            minibatch: no BatchNorm. critic_options, generator_options: of the two nets; None: {"norm": "layer"} for the critic.
         critic_rate: factor of the learning rate of the critic.
         average: as of GenerativeNet.
     """
@@ -41,9 +42,11 @@ class GAN(GenerativeNet):
     name = "gan"
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, latent: int = 32, loss: str = "relativistic",
-                 penalty: float = 1e-2, step: float = 3e-3, critic: str = "convnet",
+                 penalty: float = 1e-4, step: float = 3e-3, critic: str = "convnet",
                  critic_options: Mapping[str, object] | None = None, generator_options: Mapping[str, object] | None = None,
-                 critic_rate: float = 1.0, average: float = 0.995, generator: torch.Generator | None = None):  # fmt: skip
+                 critic_rate: float = 3.0, average: float = 0.995, generator: torch.Generator | None = None):  # fmt: skip
+        if critic_options is None:
+            critic_options = {"norm": "layer"}
         if loss not in LOSSES:
             raise ConfigError(f'Got loss "{loss}", expected one of: {", ".join(LOSSES)}.')
         if penalty < 0 or step <= 0 or critic_rate <= 0:
@@ -51,12 +54,17 @@ class GAN(GenerativeNet):
                 f"Got penalty={penalty}, step={step} and critic_rate={critic_rate}, expected 0 or more, and both others above 0."
             )
         options = {"latent": latent, "loss": loss, "penalty": penalty, "step": step, "critic": critic,
-                   "critic_options": dict(critic_options or {}), "generator_options": dict(generator_options or {}),
+                   "critic_options": dict(critic_options), "generator_options": dict(generator_options or {}),
                    "critic_rate": critic_rate, "average": average}  # fmt: skip
         super().__init__(domain, in_channels, classes, options, latent=latent, generator_options=generator_options or {},
                          average=average, generator=generator)  # fmt: skip
         self.loss, self.penalty, self.step, self.critic_rate = loss, penalty, step, critic_rate
-        self.critic = part(critic, domain, in_channels, 1, critic_options or {}, generator)
+        self.critic = part(critic, domain, in_channels, 1, critic_options, generator)
+        if any(isinstance(layer, BatchNorm) for layer in self.critic.modules()):
+            raise ConfigError(
+                f'Got a critic "{critic}" with BatchNorm, which makes its opinion of a field depend on the others, expected '
+                'another normalization; set model.options.critic_options.norm to "layer".'
+            )
 
     @property
     def rate_factors(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ from inrbridge.nn import Sampled
 
 BOX = Box.centered(2)
 SMALL = {"widths": [8, 6], "resolution": 8, "degree": 3, "hidden": 12, "head": 6}
+SMOOTH = {"upsample": "linear", "border": "reflect", "activation": "silu"}
 PARTNER = {"widths": [6, 6], "strides": [1, 2], "resolution": 8, "norm": "none", "activation": "silu"}
 CYLINDER = Product(Box.unit(1), Torus((1.0,)))
 DOMAINS = [Box.centered(1), BOX, Box.unit(3), Ball((0.0, 0.0), 1.0), Torus((1.0, 2.0)), Sphere(), CYLINDER]
@@ -65,7 +66,7 @@ def test_a_vector_becomes_a_field_on_every_domain(domain):
 
 def test_the_field_settles_as_the_points_of_the_layers_grow():
     """Law Q5: on finer points the generator makes the same field; the difference falls."""
-    net, vectors = generator(upsample="linear").double(), torch.randn(4, 4, generator=chance(1), dtype=torch.float64)
+    net, vectors = generator(**SMOOTH).double(), torch.randn(4, 4, generator=chance(1), dtype=torch.float64)
     coords = sampling.grid(BOX, 400).points.double()
 
     @torch.no_grad()
@@ -74,7 +75,7 @@ def test_the_field_settles_as_the_points_of_the_layers_grow():
 
     reference = field(2**13)
     errors = [float((field(n) - reference).square().mean().sqrt()) for n in (2**7, 2**9, 2**11)]
-    assert errors[0] > 1.3 * errors[1] > 1.3**2 * errors[2] and errors[2] < 0.35 * float(reference.std())
+    assert errors[0] > 1.8 * errors[2] and errors[0] > errors[1] > errors[2] and errors[2] < 0.35 * float(reference.std())
 
 
 def test_output_ranges_options_and_rebuilding():
@@ -105,6 +106,7 @@ def test_gradcheck_of_the_vector():
         (lambda: gan(loss="wasserstein"), ConfigError, "relativistic"),
         (lambda: gan(penalty=-1.0), ConfigError, "penalty=-1"),
         (lambda: gan(average=1.0), ConfigError, "average=1"),
+        (lambda: build_model("gan", BOX, 1, 1, critic_options={"widths": [4]}), ConfigError, "BatchNorm"),
         (lambda: gan()(Sampled(sampling.grid(BOX, 4), torch.zeros(1, 4, 3)), noise_of(1)), ShapeMismatch, "3 channels"),
         (lambda: vae(beta=-0.1), ConfigError, "beta"),
         (lambda: build_model("vae", BOX, 1, 2), ShapeMismatch, "2 to generate"),
@@ -218,4 +220,4 @@ def test_a_frozen_net_passes_gradients_to_its_input():
 
 
 def test_names():
-    assert isinstance(gan(), GAN) and isinstance(vae(), VAE) and gan().rate_factors == {"critic": 1.0}
+    assert isinstance(gan(), GAN) and isinstance(vae(), VAE) and gan(critic_rate=2.0).rate_factors == {"critic": 2.0}
