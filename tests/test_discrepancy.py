@@ -11,7 +11,9 @@ from scipy.stats import qmc
 
 from inrbridge import discrepancy
 from inrbridge.discrepancy import boxes, square_means
+from inrbridge.discretization import Discretization
 from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus, Weighted
+from inrbridge.domains.atlases import flat_torus, stereographic_sphere
 from inrbridge.errors import ConfigError, NotFinite, OutsideDomain, ShapeMismatch
 from inrbridge.sampling import get_sampler, grid, points, sobol
 
@@ -146,6 +148,21 @@ def test_points_of_a_domain_are_pulled_back_to_the_cube(domain, kind):
     assert discrepancy.of(even, kind) == pytest.approx(discrepancy.of(unit, kind), abs=1e-9)
     uneven = get_sampler("uniform")(domain, 64, torch.Generator().manual_seed(2), dtype=torch.float64)
     assert discrepancy.of(uneven, kind) > discrepancy.of(even, kind)
+
+
+def test_on_a_manifold_the_worst_chart_counts():
+    sphere = stereographic_sphere()
+    even = sobol(sphere, 128, torch.Generator().manual_seed(0), dtype=torch.float64)
+    north = points(sphere, torch.nn.functional.normalize(even.points + torch.tensor([0, 0, 2.0]), dim=1))  # pushed to the pole
+    for kind in ("star", "extreme"):
+        assert 4 * discrepancy.of(even, kind) < discrepancy.of(north, kind) < 1.0
+    flat = flat_torus((1.0, 1.0))
+    x = sobol(flat, 64, torch.Generator().manual_seed(0), dtype=torch.float64)
+    # by hand: the boxes of the charts are boxes of the torus, 0.7 wide, of which an interval of the square holds at most four
+    square = Discretization(x.points, x.weights, Box.unit(2))
+    assert discrepancy.of(x, "extreme") <= 4 * discrepancy.of(square, "extreme") + 0.02
+    with pytest.raises(ConfigError):
+        discrepancy.of(x, "centered")
 
 
 def test_the_measure_of_a_region_and_of_a_density_is_compared_with():

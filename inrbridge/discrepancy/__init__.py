@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from inrbridge.discrepancy.boxes import extreme, star, star_bounds
+from inrbridge.discrepancy.charts import worst_chart
 from inrbridge.discrepancy.square_means import KINDS, square_mean
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Domain
+from inrbridge.domains import Domain, Manifold
 from inrbridge.errors import ConfigError, unknown_name
 
 __all__ = ["extreme", "kinds", "of", "piecewise", "square_mean", "star", "star_bounds"]
@@ -33,9 +34,9 @@ def of(discretization: Discretization, kind: str = "star") -> float:
     """Return the discrepancy of points and weights from the measure of their domain.
 
     The points are pulled back to the unit cube by the domain's map, so that boxes there are what equation 14 calls the
-    intervals of a chart. Of a `Region`, boxes are those of its envelope, whose measure is taken as one (equation 12 without its
-    factor). The measure of a region, or of a density, inside a box is counted on a grid of 2^18 points: to about 2^(-18/d) times
-    the area of the region's border.
+    intervals of a chart; on a `Manifold`, the worst of all charts counts. Of a `Region`, boxes are those of its envelope, whose
+    measure is taken as one (equation 12 without its factor). The measure of a region, density or chart inside a box is counted
+    on a grid of up to 2^18 points: to about 2^(-18/d) times the area of the region's border.
 
     Args:
         kind: "star": the worst box at the origin (equation 10). "extreme": the worst of all boxes. The rest are square means
@@ -51,6 +52,8 @@ def of(discretization: Discretization, kind: str = "star") -> float:
     if kind not in kinds():
         raise unknown_name("discrepancy", kind, kinds(), ConfigError)
     domain = discretization.domain
+    if kind in _BOXES and isinstance(domain, Manifold):
+        return worst_chart(discretization, _BOXES[kind], REFERENCE // 4)
     unit = _unit(discretization.points, domain)
     weights = discretization.weights.double() / _whole(domain)
     if kind in _BOXES:
