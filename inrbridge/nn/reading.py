@@ -9,8 +9,7 @@ from torch import Tensor
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ShapeMismatch
 from inrbridge.nn.sampled import Sampled
-from inrbridge.stencils.borders import periods
-from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
+from inrbridge.stencils.reconstruct import reconstruct_at
 from inrbridge.stencils.stencil import Stencil
 
 AT_ONCE = 2**15  # places that are fitted together: 150 MB of monomials for each, in the plane
@@ -69,13 +68,11 @@ def _shared(source: Discretization, coords: Tensor, order: int, neighbors: int |
 def _stencil(source: Discretization, coords: Tensor, order: int, neighbors: int | None, own: Tensor | None = None) -> Stencil:
     """Which samples each place (m, d) is read from, with which weights; those of field `own` where each has a field."""
     domain, n = source.domain, len(source)
-    low = np.asarray(domain.bounds[0])
-    points, queries = (t.detach().double().cpu().numpy() - low for t in (source.points, coords))
-    neighbors = neighbors or default_neighbors(order, points.shape[1])
+    points, queries = (t.detach().double().cpu().numpy() for t in (source.points, coords))
     rows, columns, weights = [], [], []
     for start in range(0, len(queries), AT_ONCE):
         part = queries[start : start + AT_ONCE]
-        index, weight = moving_least_squares(points, part, order, neighbors, periods("zeros", domain))
+        index, weight = reconstruct_at(domain, points, part, order, neighbors)
         row, place = np.nonzero(weight)
         rows.append(torch.from_numpy(row + start))
         columns.append(torch.from_numpy(index[row, place]))

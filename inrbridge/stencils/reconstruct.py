@@ -17,6 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from inrbridge.domains import Domain
+from inrbridge.stencils.borders import periods as border_periods
 from inrbridge.stencils.geometry import chord_tree
 
 LEBESGUE_LIMIT = 6.0  # one-sided quadratic fits in a corner stay below; nearly singular ones explode to 10^2 and more
@@ -32,6 +33,20 @@ def monomial_powers(order: int, dim: int) -> list[tuple[int, ...]]:
     """Exponents of all monomials of total degree <= order, the constant first."""
     every = itertools.product(range(order + 1), repeat=dim)
     return sorted((p for p in every if sum(p) <= order), key=lambda p: (sum(p), p))
+
+
+def reconstruct_at(
+    domain: Domain, points: np.ndarray, coords: np.ndarray, order: int, neighbors: int | None, border: str = "zeros"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples and weights (q, m) that evaluate a function sampled at points (n, d) of a domain at coords (q, d).
+
+    `neighbors` None takes the measured default; a "circular" border closes a box on itself.
+    """
+    neighbors = neighbors or default_neighbors(order, domain.intrinsic_dim)
+    if not domain.is_flat:
+        return moving_least_squares(points, coords, order, neighbors, surface=domain)
+    low = np.asarray(domain.bounds[0])
+    return moving_least_squares(points - low, coords - low, order, neighbors, border_periods(border, domain))
 
 
 def moving_least_squares(

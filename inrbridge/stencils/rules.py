@@ -14,11 +14,11 @@ from scipy.spatial import cKDTree
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
 from inrbridge.stencils.bases import Basis, Radial
-from inrbridge.stencils.borders import check_border, periods, shrink
+from inrbridge.stencils.borders import check_border, shrink
 from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.geometry import array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
-from inrbridge.stencils.reconstruct import default_neighbors, moving_least_squares
+from inrbridge.stencils.reconstruct import reconstruct_at
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
 
@@ -115,15 +115,8 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     target = _outputs(source, target, border, stride, before, after)
     domain, points, n, k = source.domain, array(source.points), len(source), len(rule.nodes)
     coords, inside = node_coords(target, rule.nodes, domain, border, rule.spacing)
-    neighbors = rule.neighbors or default_neighbors(rule.order, domain.intrinsic_dim)
     query = np.flatnonzero(inside)
-    if domain.is_flat:
-        low, surface = np.asarray(domain.bounds[0]), None
-    else:
-        low, surface = 0.0, domain
-    index, weight = moving_least_squares(
-        points - low, coords[inside] - low, rule.order, neighbors, periods(border, domain), surface
-    )
+    index, weight = reconstruct_at(domain, points, coords[inside], rule.order, rule.neighbors, border)
     rows, slots = np.nonzero(weight)
     values = weight[rows, slots]
     if border == "renormalize":
