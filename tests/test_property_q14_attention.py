@@ -265,6 +265,6 @@ def test_a_net_of_blocks_converges_as_points_are_added():
         weights = torch.cat([torch.zeros(SEEN, dtype=DOUBLE), points.weights])
         return net(sampled(Discretization(joined, weights, Sphere()))).values[:, :SEEN]
 
-    slope, errors = rates(output, Sphere(), "sobol", (64, 128, 256), 8)
-    _, others = rates(output, Sphere(), "uniform", (64, 128, 256), 8)
+    slope, errors = rates(output, Sphere(), "sobol", (32, 64, 128), 8)
+    _, others = rates(output, Sphere(), "uniform", (32, 64, 128), 8)
     assert slope <= -0.8 and errors[-1] < others[-1] / 5, errors
