@@ -13,6 +13,7 @@ from inrbridge.data.view import View
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ConfigError, InrBridgeError
 from inrbridge.field import Field
+from inrbridge.formats import Probe
 from inrbridge.io import save_field
 from inrbridge.outputs import ModelField
 from inrbridge.training.model_folder import Card
@@ -33,7 +34,8 @@ def predict_fields(model: nn.Module, card: Card, items: Iterable[Field | Entry],
         One dict per field: path; "output", the file written, or "field"; and what the output is on the whole: "shares", of the
         domain that each class has, or "means", of each channel.
     """
-    answers, taken = [], set()
+    items = list(items)
+    answers, taken = [], {item.path.resolve() for item in items if isinstance(item, Entry)}
     for item in items:
         answer: dict = {"path": str(item) if isinstance(item, Entry) else None}
         answers.append(answer)
@@ -66,14 +68,17 @@ def summary(field: ModelField, discretization: Discretization) -> dict:
 
 
 def _free(folder: Path, path: str | None, taken: set[Path]) -> Path:
-    """Return a name in the folder for the output of a file: that of the file; for FILE/3 FILE-3; of equal ones with a number."""
+    """Return a name in the folder for the output of a file: that of the file; for FILE/3 FILE-3; of equal ones with a number.
+
+    Only outputs of before are replaced: no input, and no file of another kind.
+    """
     if not folder.is_dir():
         raise ConfigError(f"Got the folder {folder} for outputs, which is not there, expected one; make it first.")
     whole = Path(path or "field")
     stem = f"{whole.parent.stem}-{whole.name}" if whole.name.isdigit() and whole.parent.is_file() else whole.stem
     number, target = 1, folder / f"{stem}.safetensors"
-    while target in taken or (path is not None and target.resolve() == whole.resolve()):
+    while target.resolve() in taken or (target.exists() and Probe(target).native.get("format") != ModelField.format):
         number += 1
         target = folder / f"{stem}-{number}.safetensors"
-    taken.add(target)
+    taken.add(target.resolve())
     return target

@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from fake_training import config
 from torch import nn
 
-from inrbridge import Box, FunctionField, GridField, fit, sampling, stack
+from inrbridge import Box, FunctionField, GridField, fit, sampling, save_field, stack
 from inrbridge.data.labelled import LabelledPoints
 from inrbridge.data.targets import PointTargets, TargetFields
 from inrbridge.errors import ConfigError, InrBridgeError, StoreError
@@ -21,6 +22,7 @@ from inrbridge.training.augmenting import Views
 from inrbridge.training.config import AugmentConfig, load_config
 from inrbridge.training.distributed import World
 from inrbridge.training.minibatches import Minibatches
+from inrbridge.training.model_folder import Card
 from inrbridge.training.tasks import Batch, Dense, Origin, make_task
 
 BOX = Box.centered(2)
@@ -350,6 +352,27 @@ def test_from_files_to_a_model_and_back(tmp_path):
         assert {k: measured[k] for k in summary.metrics} == summary.metrics
     assert figures["table.npz"] == figures["named.npz"] == figures["folder"]
     assert figures["points"]["confusion"] != figures["folder"]["confusion"] and "mse" in figures["truth"]
+
+
+def test_outputs_replace_outputs_and_nothing_else(tmp_path):
+    """Neither inputs, wherever they lie, nor files of others."""
+    model = Small(BOX, 1, 2, generator=torch.Generator().manual_seed(0)).eval()
+    points = {"sampler": "lattice", "n": 64, "seed": 0}
+    model.card = Card({**model.config(), "name": SMALL}, "dense", ["gray"], ["a", "b"], points=points)
+    for place in ("in", "out"):
+        (tmp_path / place).mkdir()
+        save_field(GridField(torch.zeros(4, 4, 1), BOX, channel_names=("gray",)), tmp_path / place / "x.safetensors")
+    (tmp_path / "out" / "y.safetensors").write_bytes(b"of another kind")
+    save_field(GridField(torch.ones(4, 4, 1), BOX, channel_names=("gray",)), tmp_path / "in" / "y.safetensors")
+    before = (tmp_path / "out" / "x.safetensors").read_bytes()
+    files = [tmp_path / "in" / "x.safetensors", tmp_path / "in" / "y.safetensors", tmp_path / "out" / "x.safetensors"]
+    for _ in range(2):
+        written = [Path(a["output"]).name for a in predict(model, files, out=tmp_path / "out")]
+        assert written == ["x-2.safetensors", "y-2.safetensors", "x-3.safetensors"]
+    assert (tmp_path / "out" / "x.safetensors").read_bytes() == before
+    assert (tmp_path / "out" / "y.safetensors").read_bytes() == b"of another kind"
+    with pytest.raises(ConfigError, match="make it first"):
+        predict(model, files, out=tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
