@@ -4,13 +4,16 @@ import warnings
 
 import pytest
 import torch
-from fake_training import striped_grid
+from fake_training import MemoryDataset, config, striped_grid
 
-from inrbridge import Box, FunctionField, nn, pack, query, sampling, save_field, stack
+from inrbridge import Box, FunctionField, Region, Sphere, nn, pack, query, sampling, save_field, stack, train
 from inrbridge.data import FieldDataset
 from inrbridge.discretization import Discretization
 from inrbridge.errors import EmptyDiscretization, InrBridgeError, NotFinite, OutsideDomain, ShapeMismatch, SupportTooNarrow
-from inrbridge.models import build_model
+from inrbridge.models import build_model, rectangle_net
+from inrbridge.nn import Sampled
+from inrbridge.transforms import GradientField, WarpField
+from inrbridge.transforms.augmentation import cropped
 
 
 def test_a_narrow_kernel_is_told_where_the_caller_is(recwarn):
@@ -90,3 +93,34 @@ def test_what_is_no_field_or_does_not_fit_a_net(tmp_path):
     ):
         with pytest.raises(InrBridgeError, match=text):
             call()
+
+
+def test_labels_outside_the_classes(tmp_path):
+    data = MemoryDataset(class_names=["across"])  # labels 0 and 1
+    with pytest.raises(InrBridgeError, match=r"Got the label 1 for 1 classes, expected 0 to 0; name every class"):
+        train(config(tmp_path / "run"), data)
+
+
+SQUARE = Sampled(sampling.sobol(Box.unit(2), 64), torch.zeros(2, 64, 3))
+LINE = Sampled(sampling.sobol(Box.unit(1), 64), torch.zeros(2, 64, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: nn.ConcatPair()(SQUARE, LINE), "Got a field on Box.* to join with one on Box.*, expected one domain"),
+        (lambda: nn.BilinearPair(3, 2, 4)(SQUARE, SQUARE), "Got 3 channels in the second field of BilinearPair.*, expected 2"),
+        (lambda: nn.Divergence()(SQUARE), r"Got 3 channels in Divergence\(\), expected 2"),
+        (lambda: nn.Warp()(SQUARE, SQUARE), "Got a displacement of 3 channels .*, expected 2 channels on the same domain"),
+        (lambda: nn.Gradient()(Sampled(sampling.sobol(Box.unit(3), 4), torch.zeros(1, 4, 1))), "Got 4 points .*use more points"),
+        (lambda: GradientField(FunctionField(lambda x: x, Sphere(), 3)), "expected a flat domain"),
+        (lambda: WarpField(FunctionField(lambda x: x, Box.unit(2), 2), (0.1,)), "Got a displacement of 1 numbers .*, expected 2"),
+        (lambda: cropped(FunctionField(lambda x: x, Box.unit(2), 2), (0.5, 0.5), (0.5, 1.0)), "many numbers with low < high"),
+        (lambda: Region(Box.unit(2), torch.zeros(4, 4, dtype=torch.bool)), "Got an empty Region"),
+        (lambda: Region(Box.unit(2), lambda x: x[..., 0] > 2), "Got an empty Region"),
+        (lambda: rectangle_net(lambda f: f[..., 0], [1.0], [0.0], 0.1), "expected eps > 0 and low < high"),
+    ],
+)
+def test_layers_and_transforms_say_what_does_not_fit(call, text):
+    with pytest.raises(InrBridgeError, match=text):
+        call()

@@ -29,7 +29,13 @@ class Classification(Task):
             raise StoreError(
                 f"Got {found}, expected a class for every item: give labels to `inrbridge fit` or `inrbridge pack`, {remedy}"
             )
-        return len(dataset.class_names) or int(labels.max()) + 1
+        highest = int(labels.max()) if labels.numel() else -1
+        if dataset.class_names and highest >= len(dataset.class_names):
+            raise StoreError(
+                f"Got the label {highest} for {len(dataset.class_names)} classes, expected 0 to {len(dataset.class_names) - 1}; "
+                "name every class, or correct the labels."
+            )
+        return len(dataset.class_names) or highest + 1
 
     def losses(self, model, batch):
         logits = model(batch.sampled)  # (b, classes)
