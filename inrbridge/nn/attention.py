@@ -29,7 +29,8 @@ class PointAttention(nn.Module):
         channels: c, divided among the heads.
         heads: number of (Q, K, V) triplets, each with a softmax of its own.
         context_channels: c of a second field, whose points are the keys (torch's kdim and vdim); None: the same c.
-        keys: attend to at most so many points: those that thinning the discretization leaves, with their weights.
+        keys: attend to at most so many points, with their weights: the first of the sequence, which a nested sampler makes a
+            coarser discretization (order points of your own at random), or strides along the axes of a grid.
         bias: whether the projections add one.
         generator: source of the initial weights, drawn as torch draws them.
 

@@ -8,6 +8,7 @@ from reference_rules import DOUBLE, crowded, shuffled
 from torch import nn
 
 from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
+from inrbridge.domains.atlases import ring_torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn import AdaptiveAvgPool, Sampled, Tokenize
 from inrbridge.nn.reading import read
@@ -212,6 +213,9 @@ def test_errors(generator):
         Tokenize(3, 4, (2, 2, 2))(field)
     with pytest.raises(ShapeMismatch, match="expected 2 numbers of at least 1"):
         AdaptiveAvgPool((2, 2, 2))(field)
+    ring = Sampled(lattice(ring_torus(), 16), torch.zeros(1, 16, 3))
+    with pytest.raises(ConfigError, match="whose map from the unit cube can be inverted"):
+        Tokenize(3, 4, (2, 2, 2))(ring)
     with pytest.raises(ConfigError, match="regions along each axis"):
         Tokenize(3, 4, 0)
     with pytest.raises(ConfigError, match="regions along each axis"):
