@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--train", type=int, help="training images (fashion 10000, cifar 5000)")
     parser.add_argument("--test", type=int, default=None, help="test images (all)")
-    parser.add_argument("--epochs", type=int, help="fashion 8, cifar 24")
+    parser.add_argument("--epochs", type=int, help="fashion 6, cifar 20")
     parser.add_argument("--pool", type=int, help="discretizations to learn on (fashion 24, cifar 36)")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("robustness"), help="folder of what was measured")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    for option, values in {"train": (10000, 5000), "epochs": (8, 24), "pool": (24, 36)}.items():
+    for option, values in {"train": (10000, 5000), "epochs": (6, 20), "pool": (24, 36)}.items():
         if getattr(args, option) is None:
             setattr(args, option, values[list(FILES).index(args.data)])
     data, known = Data.load(args.folder, args.data, args.train, args.test), {}
