@@ -1,7 +1,7 @@
 """Let a trained model make new fields, written as files that every other verb opens.
 
-A file holds the generator and the vector that its field is made of; with --format the field is fitted in that format instead,
-and its file is as small as any other of it. The same seed gives the same fields, however many are asked for.
+A file holds the generator and the vector that its field is made of; with --format the field is distilled into that format, and
+its file tells how far it is from what was made. The same seed gives the same fields, however many are asked for.
 
 examples:
   inrbridge generate runs/digits -n 16 -o made --sheet made.png
@@ -29,8 +29,9 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> None:
-    from inrbridge import fit, save_field
+    from inrbridge import save_field
     from inrbridge.errors import ConfigError
+    from inrbridge.fitting import distill
     from inrbridge.sheets import check_sheet, sheet
     from inrbridge.training.generating import generate
     from inrbridge.training.model_folder import load_model
@@ -45,7 +46,7 @@ def run(args) -> None:
     out.mkdir(parents=True, exist_ok=True)  # asked now: work that cannot be kept is not begun
     fields = generate(load_model(args.run, trusted=args.trust), args.n, args.seed, points=args.points)
     if args.format:
-        fields = fit(fields, args.format, seed=args.seed, progress=True)
+        fields = distill(fields, args.format, names=[path.stem for path in paths], seed=args.seed, progress=True)
     for field, path in zip(fields, paths, strict=True):
         save_field(field, path)
     if args.sheet:
