@@ -8,8 +8,11 @@ from inrbridge.field import Field, query
 from inrbridge.transforms import (
     AffineField,
     ConcatChannels,
+    DivergenceField,
     FixedDirection,
+    GradientField,
     IgnoreDirections,
+    LaplacianField,
     MapChannels,
     MeanOverDirections,
     MixChannels,
@@ -17,6 +20,7 @@ from inrbridge.transforms import (
     RestrictField,
     SelectChannels,
     SliceField,
+    WarpField,
     WithOccupancy,
     channel_ranges,
     rescale,
@@ -35,6 +39,7 @@ def coordinates(domain=BOX3, names=("x", "y", "z")):
 def all_transforms():
     f = coordinates()
     plane = Box([0.2, 0.0], [0.6, 1.0])
+    squares = FunctionField(lambda x: x**3, BOX3, 3)
     seen = FunctionField(lambda x: x, Product(BOX3, Sphere(2.0, (1.0, 0.0, 0.0))), 6)
     return [
         AffineField(f, plane, [[1, 0], [0, 2], [0, 0]], [0.1, 0.5, 3.0]),
@@ -52,6 +57,11 @@ def all_transforms():
         IgnoreDirections(f),
         WithOccupancy(f, 1, "sdf", ramp=0.5),
         WithOccupancy(f, 2, "density", "alpha", length=0.1),
+        AffineField(f, plane, [[3, 0], [0, 2], [0, 0]], [0.1, 0.5, 3.0], "reflect"),
+        WarpField(f, (0.4, -0.2, 0.1), "circular"),
+        GradientField(squares, keep=True),
+        LaplacianField(squares),
+        DivergenceField(squares),
     ]
 
 

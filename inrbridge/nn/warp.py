@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ConfigError, NotFinite, ShapeMismatch, unknown_name
 from inrbridge.nn.sampled import Sampled
-from inrbridge.stencils.borders import periods
+from inrbridge.stencils.borders import periods, repeats
 from inrbridge.stencils.derivatives import derivative_stencil
 from inrbridge.stencils.reconstruct import monomial_powers
 from inrbridge.transforms.returning import RETURNS, check_border, returned
@@ -75,9 +75,11 @@ class Warp(nn.Module):
         check_border(inside, domain)
         asked = displacement.discretization.points.to(u) + u
         circular = inside == "circular"
-        values = interpolant(sampled, returned(asked, domain, inside), self.order, self.neighbors, circular=circular)
-        if self.border == "zeros" and periods("zeros", domain) is None:
-            values = values * domain.contains(asked.detach())[..., None].to(values)
+        coords = returned(asked, domain, inside)
+        values = interpolant(sampled, coords, self.order, self.neighbors, circular=circular)
+        if self.border == "zeros":
+            around = torch.as_tensor(repeats("zeros", domain), device=coords.device)  # axes that have no outside
+            values = values * domain.contains(torch.where(around, coords, asked).detach())[..., None].to(values)
         return Sampled(displacement.discretization, values)
 
     def _own(self, sampled: Sampled) -> Sampled:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrbridge.domains import Ball, Box, Domain, Product, Sphere, Torus
+from inrbridge.domains import Ball, Box, Domain, Product, Sphere, Torus, Weighted
 from inrbridge.errors import ConfigError, unknown_name
 
 RETURNS = ("clamp", "reflect", "circular")
@@ -33,6 +33,8 @@ def returned(coords: Tensor, domain: Domain, border: str = "clamp") -> Tensor:
     >>> returned(torch.tensor([[1.25], [-0.5]]), Box.unit(1), "reflect").flatten().tolist()
     [0.75, 0.5]
     """
+    if isinstance(domain, Weighted):
+        return returned(coords, domain.domain, border)
     if isinstance(domain, Product):
         first, second = coords[..., : domain.a.dim], coords[..., domain.a.dim :]
         return torch.cat([returned(first, domain.a, border), returned(second, domain.b, border)], dim=-1)
@@ -60,4 +62,6 @@ def _nearest_round(coords: Tensor, domain: Ball | Sphere) -> Tensor:
 
 
 def _parts(domain: Domain) -> list[Domain]:
+    if isinstance(domain, Weighted):
+        return _parts(domain.domain)
     return [*_parts(domain.a), *_parts(domain.b)] if isinstance(domain, Product) else [domain]

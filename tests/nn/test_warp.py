@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from inrbridge.domains import Ball, Box, Region, Sphere, Torus
+from inrbridge.discretization import Discretization
+from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus, Weighted
 from inrbridge.errors import ConfigError, NotFinite, ShapeMismatch
 from inrbridge.nn import Gradient, Hessian, Linear, Sampled, Sequential, Warp
 from inrbridge.nn.warp import interpolant
@@ -112,6 +113,25 @@ def test_borders(border, generator):
         periodic = Sampled(source, torch.sin(math.pi * source.points).sum(1)[None, :, None])
         moved = Warp((2.8, -2.0), border=border)(periodic).values
         torch.testing.assert_close(moved, Warp((0.8, 0.0), border=border)(periodic).values, rtol=1e-6, atol=1e-6)
+
+
+def test_a_product_wraps_along_its_torus_and_ends_along_its_box(generator):
+    domain = Product(Torus((1.0,)), Box((0.0,), (2.0,)))
+    source = sobol(domain, 400, generator, **DOUBLE)
+    f = Sampled(source, (torch.sin(2 * math.pi * source.points[:, :1]) * source.points[:, 1:])[None])
+    out = Warp((0.6, 0.5), border="zeros")(f).values[0, :, 0]
+    y = source.points + torch.tensor([0.6, 0.5], **DOUBLE)
+    inside = y[:, 1] < 2
+    expected = torch.sin(2 * math.pi * y[:, 0]) * y[:, 1]
+    assert bool((out[~inside] == 0).all()) and float((out - expected)[inside].abs().max()) < 0.03
+
+
+def test_a_density_does_not_matter_to_what_is_read(generator):
+    plain = sobol(Box.centered(2), 200, generator, **DOUBLE)
+    dense = Discretization(plain.points, plain.weights, Weighted(plain.domain, lambda x: 2 + x[..., 0]))
+    values = quadratics(plain.points)[None]
+    first, second = (Warp((0.3, -0.2), border="reflect")(Sampled(d, values)).values for d in (plain, dense))
+    torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize("border", ["clamp", "circular", "zeros"])
