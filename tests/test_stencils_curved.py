@@ -23,6 +23,7 @@ from inrbridge.nn import (
     Sampled,
     Upsample,
 )
+from inrbridge.nn.reading import read
 from inrbridge.sampling import halton, lattice, sobol, uniform
 from inrbridge.stencils import (
     Bins,
@@ -209,6 +210,33 @@ def test_a_cap_of_the_sphere_has_its_area():
     stencil = build_stencil(Bins(((0.0, 0.0),), (0.5, 0.5), ball=True), x, asked)
     area = math.pi * 0.25 * stencil.apply(torch.ones(1, 4096, 1, **DOUBLE), torch.ones(1, 1, 1, **DOUBLE))
     assert float(area.mean()) == pytest.approx(2 * math.pi * (1 - math.cos(0.5)), rel=3e-3)
+
+
+@pytest.mark.parametrize("name", ["sphere", "ring", "product"])
+def test_a_sampled_function_is_read_anywhere_on_the_domain(name, generator):
+    x = sobol(CURVED[name], 2000, generator, **DOUBLE)
+    asked = uniform(CURVED[name], 100, generator, **DOUBLE).points
+
+    def f(p):
+        return torch.sin(p[:, -3:] @ torch.tensor([[0.5], [1.0], [-0.7]], **DOUBLE))
+
+    found = read(Sampled(x, f(x.points)[None]), asked)[0]
+    assert float((found - f(asked)).abs().mean()) < (2e-3 if name == "product" else 2e-4)
+    assert torch.equal(read(Sampled(x, f(x.points)[None]), x.points)[0], f(x.points))
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_gradients_through_curved_layers(which, generator):
+    x = sobol(Sphere(), 48, generator, **DOUBLE)
+    layer = [Conv(2, 2, spacing=0.6, generator=generator), BasisConv(2, 2, spacing=0.6, basis="radial", generator=generator),
+             MLPConv(2, 2, half_width=0.8, bins=8, generator=generator)][which].double()  # fmt: skip
+    values = torch.randn(1, 48, 2, generator=generator, requires_grad=True, **DOUBLE)
+    names, tensors = zip(*layer.named_parameters(), strict=True)
+
+    def run(values, *tensors):
+        return torch.func.functional_call(layer, dict(zip(names, tensors, strict=True)), (Sampled(x, values),)).values
+
+    assert torch.autograd.gradcheck(run, (values, *tensors), fast_mode=True)
 
 
 def test_pools_and_samples_keep_their_points(generator):

@@ -17,12 +17,15 @@ def layers(generator, dim=2, dtype=torch.float64):
         Conv(2, 3, 3, spacing=H, dim=dim, generator=generator),
         MLPConv(2, 3, half_width=0.3, bins=16, dim=dim, generator=generator),
     ]
-    made += [BasisConv(2, 3, 3, spacing=H, basis=b, dim=dim, generator=generator) for b in ("spline", "polynomial", "gaussian")]
+    made += [
+        BasisConv(2, 3, 3, spacing=H, basis=b, dim=dim, generator=generator)
+        for b in ("spline", "polynomial", "gaussian", "radial")
+    ]
     return [layer.to(dtype) for layer in made]
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(6))
 def test_every_kernel_works_in_every_dimension(dim, which, generator):
     layer = layers(generator, dim)[which]
     source = lattice(Box.centered(dim), {1: 64, 2: 256, 3: 4096}[dim], generator, dtype=torch.float64)
@@ -30,7 +33,7 @@ def test_every_kernel_works_in_every_dimension(dim, which, generator):
     assert out.values.shape == (2, len(source), 3) and out.values.isfinite().all() and out.discretization is source
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(6))
 def test_gradients(which, generator):
     layer = layers(generator)[which]
     source = sobol(Box.centered(2), 64, generator, dtype=torch.float64)
