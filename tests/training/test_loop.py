@@ -54,7 +54,10 @@ def test_training_learns_and_leaves_a_whole_model_folder(tmp_path):
     "sections",
     [
         {},
-        {"model": {"options": {"dropout": 0.3}}, "augment": {"noise": 0.2, "shift": 0.1, "flip": [0]}},
+        {
+            "model": {"options": {"dropout": 0.3}},
+            "augment": {"noise": 0.2, "shift": 0.1, "flip": [0], "rotate": 0.3, "crop": 0.8, "contrast": 0.2, "drop": 0.1},
+        },
         {"points": {"pool": 2, "n": [32, 64]}, "optimizer": {"name": "sgd"}, "run": {"log_every": 4}},
         {"model": {"name": "convnet", "options": {"widths": [6, 6], "strides": [1, 2], "resolution": 8, "dropout": 0.2}}},
     ],
