@@ -175,6 +175,17 @@ def test_what_is_no_manifold_is_refused(make, error, text):
         make()
 
 
+@pytest.mark.parametrize("manifold", ATLASES, ids=repr)
+def test_discretizations_of_a_manifold_nest_and_travel(manifold, generator):
+    x = sobol(manifold, 96, generator)
+    fine = x.refine(2)
+    assert len(fine) == 96 * 4 and torch.equal(fine.points[:96], x.points) and fine.prefix(96) is x and fine.thin(2) is x
+    again = pickle.loads(pickle.dumps(x))
+    assert torch.equal(again.points, x.points) and again.domain == manifold
+    assert torch.equal(again.extend_to(200).points[:96], x.points)
+    assert torch.equal(sobol(manifold, 96, torch.Generator().manual_seed(0)).points[:, :2], x.points[:, :2])
+
+
 # Polygons
 
 STAR = [(math.cos(t) * r, math.sin(t) * r) for t, r in zip(np.arange(10) * math.pi / 5, [1.0, 0.4] * 5, strict=True)]

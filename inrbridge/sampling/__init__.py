@@ -4,6 +4,9 @@
 random; with one, the points are randomized, and one seed of a CPU generator gives the same points on every device: they are
 computed in float64 on the CPU, then cast and moved. Weights sum to the domain's measure.
 
+Every domain is served: on a `Manifold` the charts take turns and the weights are the areas that the points stand for; on a
+`Weighted` domain the weights follow its density.
+
 `shrunk`, `importance` and `points` take further named options; `points(domain, coords)` takes your own points for n.
 """
 
