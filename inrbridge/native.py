@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 KEY = "inrbridge"
 CALLS_AT_LEAST, CALLS_A_TENSOR = 10_000, 200  # of torch, while a field is built; an honest one needs ten or so a tensor
+TENSOR_AT_LEAST, TENSOR_OF_FILE = 64 * 2**20, 8  # bytes that one tensor may have anyhow, and how many times those of the file
 
 
 def native_header(field: Field, format: str | None = None) -> dict:
@@ -114,7 +115,8 @@ def read_native(path: str | Path, format: Format, told: Collection[str] = ()) ->
         state = load_file(path)
     except SafetensorError as error:
         raise CannotOpen(f"the tensors cannot be read ({error}); copy or download the file again.") from error
-    field = build_native(header, format)
+    with _WithinBounds(path.stat().st_size):
+        field = build_native(header, format)
     _compare(field.state_dict(), contents.tensors)
     for name, value in field.state_dict().items():
         if state[name].is_complex() and not value.is_complex():
@@ -167,6 +169,20 @@ class _WithoutMemory(TorchFunctionMode):
         if kwargs.get("device") is not None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
+
+
+class _WithinBounds(TorchFunctionMode):
+    """Stop a build that makes a tensor far larger than the file, before its numbers are drawn and so its memory taken."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.most = max(TENSOR_AT_LEAST, TENSOR_OF_FILE * size)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.numel() * result.element_size() > self.most:
+            raise CannotOpen(f"its architecture describes a tensor {tuple(result.shape)}, far larger than the file.")
+        return result
 
 
 def check_native(header: Mapping, held: Mapping[str, tuple[int, ...]], format: Format) -> None:

@@ -204,6 +204,17 @@ def test_false_headers_are_refused(tmp_path, place, value, reason):
         open_field(rewrite(tmp_path / "x", change))
 
 
+def test_an_architecture_that_cannot_be_built_without_memory_is_bounded_too(tmp_path):
+    """The seeds of MLP kernels are computed while a net is built, so that it cannot be tried on the meta device."""
+    options = {"half_width": [0.5, 0.6, 0.7], "bins": 9}
+    net = build_model("inr-net-3", BOX, 1, 3, **options, generator=torch.Generator().manual_seed(0))
+    save_field(kept(net), tmp_path / "x")
+    torch.testing.assert_close(open_field(tmp_path / "x")(COORDS), kept(net)(COORDS))
+    huge = [100 * width for width in net.options["widths"]]
+    with pytest.raises(CannotOpen, match="far larger than the file"):
+        open_field(rewrite(tmp_path / "x", lambda header: header["architecture"]["net"]["options"].update(widths=huge)))
+
+
 def test_what_cannot_be_kept_is_refused():
     with pytest.raises(CannotSave, match="fit it first"):
         kept(unet(), FunctionField(lambda x: x[..., :1], BOX, 1))
