@@ -78,7 +78,7 @@ def rho(x):
 WEIGHTED = [SQUARE, Sphere(), Torus((1.0, 2.0)), ring_torus(), Region(SQUARE, lambda x: x[..., 0] > 0), Ball((0.0, 0.0))]
 
 
-@pytest.mark.parametrize("domain", WEIGHTED, ids=repr)
+@pytest.mark.parametrize("domain", WEIGHTED, ids=lambda d: repr(d).partition(" at 0x")[0])
 def test_a_density_weighs_every_integral(domain):
     """int f under rho dx = int f rho under dx, for every sampler."""
 

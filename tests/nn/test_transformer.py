@@ -31,7 +31,11 @@ def encoder(dtype=DOUBLE, **options):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("options", [{}, {"activation": "gelu"}, {"activation": nn.functional.silu}, {"bias": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"activation": "gelu"}, {"activation": nn.functional.silu}, {"bias": False}],
+    ids=["plain", "gelu", "silu", "no bias"],
+)
 @pytest.mark.parametrize("layer_norm_eps", [1e-5, 1e-2])
 def test_equals_torch(layer_norm_eps, options, dtype, generator):
     theirs = encoder(dtype, layer_norm_eps=layer_norm_eps, **options)
