@@ -6,7 +6,7 @@ from reference_fields import BatchedSineField, SineField, flip_signs, permute_hi
 
 from inrbridge import FunctionField, stack
 from inrbridge.domains import Box
-from inrbridge.models import build_model, model_names
+from inrbridge.models import GenerativeNet, Generator, build_model, model_class, model_names
 from inrbridge.nn import Sampled
 from inrbridge.sampling import lattice, sobol
 from inrbridge.transforms import AffineField
@@ -53,13 +53,21 @@ def pointwise(discretization):
 def architecture(name):
     def make(discretization):
         model = build_model(name, BOX, 2, 3, generator=torch.Generator().manual_seed(0)).double().eval()
-        return lambda values: model(Sampled(discretization, values))
+
+        def net(values):
+            out = model.compute(Sampled(discretization, values))
+            return out.values.flatten(1) if isinstance(out, Sampled) else out  # a dense net gives values at every point
+
+        return net
 
     make.__name__ = name
     return make
 
 
-NETS = [pointwise, *map(architecture, model_names())]  # discretization -> net: values (b, n, 2) -> outputs
+READERS = [
+    name for name in model_names() if not issubclass(model_class(name), GenerativeNet | Generator)
+]  # the others take no field
+NETS = [pointwise, *map(architecture, READERS)]  # discretization -> net: values (b, n, 2) -> outputs
 
 
 @pytest.mark.parametrize("make_net", NETS, ids=lambda make: make.__name__)
