@@ -60,14 +60,16 @@ for axes, (title, quantity, truth) in zip(figure.subplots(1, 3), panels, strict=
     truth = quantity(draw("sobol", 4096, 99)) if truth is None else truth
     print(f"{title}: RMS error at {', '.join(map(str, SIZES))} points, and the rate N^slope")
     for name, colour in SAMPLERS.items():
-        errors = [math.sqrt(sum(float((quantity(draw(name, n, seed)) - truth).square().mean()) for seed in range(DRAWS)) / DRAWS)
-                  for n in SIZES]  # fmt: skip
+        squares = [[float((quantity(draw(name, n, seed)) - truth).square().mean()) for seed in range(DRAWS)] for n in SIZES]
+        errors = [math.sqrt(sum(of_draws) / DRAWS) for of_draws in squares]
         slope = math.log(errors[-1] / errors[0]) / math.log(SIZES[-1] / SIZES[0])
         print(f"  {name:8}" + "".join(f"{e:10.1e}" for e in errors) + f"   N^{slope:.2f}")
         axes.loglog(SIZES, errors, "o-", color=colour, label=f"{name}, {slope:.2f}")
     axes.set(title=title, xlabel="points", ylabel="RMS error")
     axes.legend(frameon=False, fontsize=8, title="slope", title_fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-path = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="inrbridge-")) / "convergence.png"
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="inrbridge-"))
+folder.mkdir(parents=True, exist_ok=True)
+path = folder / "convergence.png"
 figure.savefig(path)
 print(path)
