@@ -199,7 +199,11 @@ class _Run:
                 f"Got a loss of {loss} by step {step + 1}, expected a finite one; lower optimizer.lr, or set optimizer.clip. "
                 f"The last checkpoint in {self.config.run.out} is from before."
             )
-        return {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
+        return {
+            "loss": loss,
+            "lr": learning_rate(self.config.optimizer, step, self.total),
+            "seconds": time.perf_counter() - started,
+        }
 
     def _measure(self) -> dict:
         if self.eval_set is None:

@@ -37,7 +37,7 @@ MODELS = {
 }
 OPTIMIZERS = {
     "vae": {"lr": 2e-3, "weight_decay": 0.0, "warmup": 50},
-    "gan": {"lr": 3e-4, "betas": [0.0, 0.99], "weight_decay": 0.0, "clip": 0.0, "warmup": 50},
+    "gan": {"lr": 3e-4, "betas": [0.0, 0.99], "weight_decay": 0.0, "clip": 0.0, "warmup": 50, "schedule": "constant"},
 }
 
 
