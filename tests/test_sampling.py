@@ -14,12 +14,14 @@ from inrbridge.domains import Ball, Box, Product, Region, Sphere, Torus
 from inrbridge.errors import (
     ConfigError,
     EmptyDiscretization,
+    InrBridgeError,
     NotFinite,
     OutsideDomain,
     ShapeMismatch,
     UnknownName,
 )
 from inrbridge.field import FunctionField
+from inrbridge.sampling.fixed import fixed_points
 from inrbridge.sampling.sequences import LATTICE_VECTORS, HaltonSequence, LatticeSequence, SobolSequence, radical_inverse
 
 NESTED = ["lattice", "sobol", "halton", "uniform", "shrunk"]
@@ -325,3 +327,18 @@ def test_discretizations_travel_to_worker_processes(name):
     x = make(name, Sphere(), 32, seeded(0))
     again = pickle.loads(pickle.dumps(x))
     assert torch.equal(again.points, x.points) and torch.equal(again.extend_to(64).points, x.extend_to(64).points)
+
+
+def test_crowded_points_are_weighed_by_name():
+    chance = torch.Generator().manual_seed(3)
+    named = fixed_points(Box.centered(2), "shrunk:density", 256, 3)
+    expected = sampling.shrunk(Box.centered(2), 256, chance, weights="density")
+    assert torch.equal(named.points, expected.points) and torch.equal(named.weights, expected.weights)
+    plain = fixed_points(Box.centered(2), "shrunk", 256, 3)
+    assert torch.equal(plain.points, named.points) and not torch.allclose(plain.weights, named.weights)
+
+
+@pytest.mark.parametrize("name, text", [("lattice:density", "no choice of weights"), ("shrunk:heavy", "heavy")])
+def test_weights_that_a_name_cannot_have_are_refused(name, text):
+    with pytest.raises(InrBridgeError, match=text):
+        fixed_points(Box.centered(2), name, 16, 0)

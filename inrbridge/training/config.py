@@ -89,7 +89,9 @@ class ModelConfig:
 class PointsConfig:
     """Where the fields are evaluated (Algorithm 1: a freshly drawn discretization in each step)."""
 
-    sampler: str | tuple[str, ...] = _key("lattice", "sampler, or a list of samplers to draw from in each step")
+    sampler: str | tuple[str, ...] = _key(
+        "lattice", 'sampler, or a list to draw from in each step; "shrunk:density" weighs its crowded points'
+    )
     n: int | tuple[int, ...] = _key(1024, "points, or a list of sizes to draw from in each step")
     pool: int = _key(0, "0: new points in each step; k: draw from k fixed discretizations, whose samples are remembered")
     cache: int = _key(1024, "memory in MiB for the remembered samples of a pool; 0 remembers none")
