@@ -225,6 +225,10 @@ class Format(ABC):
         parameters = list(inspect.signature(getattr(self, method)).parameters.values())[_FIXED[method] :]
         return {p.name: p.default for p in parameters if p.name != "generator"}
 
+    def required(self, method: str = "open") -> tuple[str, ...]:
+        """Return the options of a method that have no default."""
+        return tuple(name for name, default in self.options(method).items() if default is inspect.Parameter.empty)
+
     def abilities(self) -> tuple[str, ...]:
         """Return which optional methods this format brings, of build, sample and preview."""
         optional = ("build", "sample", "preview")

@@ -7,7 +7,6 @@ claims is refused with the next step. Nothing in a file is executed, and claimed
 from __future__ import annotations
 
 import contextlib
-import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -224,7 +223,7 @@ def check_options(format: Format, method: str, given: Mapping[str, object]) -> N
                 f'Format "{format.name}" has no option "{name}" of `{method}`; expected among: {listed}.'
                 f"{did_you_mean(name, known)}"
             )
-    missing = [name for name, default in known.items() if default is inspect.Parameter.empty and name not in given]
+    missing = [name for name in format.required(method) if name not in given]
     if missing:
         raise ConfigError(f'Format "{format.name}" needs the option "{missing[0]}" of `{method}`; give {missing[0]}=... .')
 

@@ -5,7 +5,6 @@ The data are the 1,797 handwritten digits of 8x8 pixels that scikit-learn ships 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +44,7 @@ def participants() -> tuple[list[Participant], dict[str, str]]:
     """Return the installed formats that can hold a gray image, by trying each, and why the others cannot."""
     found, absent = [], {}
     for format_ in all_formats():
-        if inspect.Parameter.empty in format_.options("build").values():  # made of more than a domain and channels: of a net
+        if format_.required("build"):  # made of more than a domain and channels: of a net
             continue
         options = OPTIONS.get(format_.name, {})
         try:

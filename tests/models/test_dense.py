@@ -93,8 +93,8 @@ def test_what_does_not_fit_is_refused():
 
 def test_shared_coordinates_are_searched_once_for_the_same_points(monkeypatch):
     points = sobol(BOX, 128, torch.Generator().manual_seed(0))
-    searches, search = [], reading.moving_least_squares
-    monkeypatch.setattr(reading, "moving_least_squares", lambda *given: searches.append(1) or search(*given))
+    searches, search = [], reading.reconstruct_at
+    monkeypatch.setattr(reading, "reconstruct_at", lambda *given: searches.append(1) or search(*given))
     coords = lattice(BOX, 20).points
     values = torch.randn(2, 2, 128, 3, generator=torch.Generator().manual_seed(1))
     first, second = (read(Sampled(points, batch), coords) for batch in values)
