@@ -138,3 +138,25 @@ def test_what_is_no_target_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingFile):
         open_targets(tmp_path / "empty", BOX)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "reason"),
+    [
+        ({"a": torch.tensor([[0, 5]])}, {"class_names": "xy"}, 'class 5 at 1 points of "a"'),
+        ({"a": torch.tensor([[0, -1], [255, 1]])}, {"class_names": "xy"}, "class 255"),
+        ({"a": (torch.tensor([[0.0, 3.0]]), torch.tensor([1]))}, {}, 'labels of "a" do not fit. Got 1 of 1 points outside'),
+        ({"a": (torch.zeros(2, 3), torch.tensor([1, 0]))}, {}, r"expected \(m, 2\)"),
+        ({"a": (torch.zeros(2, 2), torch.tensor([1]))}, {}, r"\(m,\) or \(m, k\)"),
+        ({"a": torch.zeros(3)}, {}, "expected a grid of 2 axes"),
+        ({"a": torch.zeros(2, 2), "b": torch.zeros(2, 2, 3)}, {}, "several kinds"),
+        ({"a": torch.zeros(2, 2), "b": torch.zeros(2, 2).long()}, {}, "several kinds"),
+        ({"a": torch.full((2, 2), float("nan"))}, {}, "NaN"),
+        ({"a": torch.zeros(2, 2, 3)}, {"class_names": "xy"}, "3 numbers at each point and 2 names"),
+        ({"a": (torch.zeros(2, 2), torch.zeros(2), -torch.ones(2))}, {}, "weights"),
+        ({}, {}, "no labelled points"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, options, reason):
+    with pytest.raises(InrBridgeError, match=reason):
+        LabelledPoints(labels, BOX, **options)
