@@ -106,12 +106,8 @@ class Truth:
 
 
 def run(folder, truth, data=None, **sections):
-    base = {
-        "model": {"name": SMALL},
-        "optimizer": {"lr": 0.03, "steps": 40},
-        "points": {"n": 128, "pool": 4},
-        "targets": {"n": 64},
-    }
+    base = {"model": {"name": SMALL}, "optimizer": {"lr": 0.03, "steps": 40}, "points": {"n": 128, "pool": 4},
+            "targets": {"n": 64}}  # fmt: skip
     merged = {k: {**base.get(k, {}), **sections.get(k, {})} for k in {*base, *sections}}
     return train(config(folder, **merged) | {"task": "dense"}, data or Discs(range(8)), eval_dataset=Discs(range(8, 12)),
                  targets=truth)  # fmt: skip
