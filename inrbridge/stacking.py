@@ -217,8 +217,8 @@ class FieldStack:
         return _wrap(transforms, _Frozen(inner, frozen))(coords)
 
 
-def stack(fields: Iterable[Field], *, trainable: bool = False, memory: int = DEFAULT_MEMORY) -> FieldStack:
-    """Stack fields on one domain with equal channels.
+def stack(fields: Field | Iterable[Field], *, trainable: bool = False, memory: int = DEFAULT_MEMORY) -> FieldStack:
+    """Stack fields on one domain with equal channels, or one field alone.
 
     Args:
         trainable: let gradients flow into the fields' parameters.

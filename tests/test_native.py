@@ -7,6 +7,7 @@ import stat
 import pytest
 import torch
 from fake_formats import RippleFormat, ripple
+from native_headers import rewrite
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,15 +20,6 @@ from inrbridge.native import native_header, read_native, write_native
 def file(tmp_path):
     write_native(ripple(seed=3), tmp_path / "x.safetensors")
     return tmp_path / "x.safetensors"
-
-
-def rewrite(file, change):
-    """Write the file anew with another header."""
-    with safe_open(file, "pt") as opened:
-        header = json.loads(opened.metadata()["inrbridge"])
-    change(header)
-    save_file(load_file(file), file, metadata={"inrbridge": json.dumps(header)})
-    return file
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from native_headers import rewrite
 
 from inrbridge import Box, FieldDataset, FunctionField, GridField, open_field, pack, preview, save_field, stack
 from inrbridge.cli.main import main
@@ -49,15 +48,6 @@ def gray(side=6, seed=0, domain=BOX):
 
 def kept(net=None, input=None, **options):
     return ModelField(net or unet(), gray() if input is None else input, **{"points": POINTS, **options})
-
-
-def rewrite(path, change):
-    """Write the file anew with another header."""
-    with safe_open(path, "pt") as opened:
-        header = json.loads(opened.metadata()["inrbridge"])
-    change(header)
-    save_file(load_file(path), path, metadata={"inrbridge": json.dumps(header)})
-    return path
 
 
 class TestOutput(FormatConformance):

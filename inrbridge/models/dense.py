@@ -86,15 +86,11 @@ class DenseNet(INRNet):
             are evaluated where asked (`OutputFields`; the output of one field is `net(field)[0]`).
         """
         if at is None and not isinstance(fields, Sampled):
-            return OutputFields(self, _stacked(fields), discretization)
+            stacked = fields if isinstance(fields, FieldStack) else stack(fields)
+            return OutputFields(self, stacked, discretization)
         if at is None:
             return self.compute(self._checked(fields))
         if self.skip and seen is None and not isinstance(fields, Sampled):
-            seen = _stacked(fields)(at)
+            fields = fields if isinstance(fields, FieldStack) else stack(fields)
+            seen = fields(at)
         return self.read(self.features(self.sample(fields, discretization)), at, seen)
-
-
-def _stacked(fields: Field | Sequence[Field] | FieldStack) -> FieldStack:
-    if isinstance(fields, FieldStack):
-        return fields
-    return stack([fields] if isinstance(fields, Field) else list(fields))

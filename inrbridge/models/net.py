@@ -61,7 +61,7 @@ class INRNet(nn.Module):
         if isinstance(fields, Sampled):
             return self._checked(fields)
         if not isinstance(fields, FieldStack):
-            fields = stack([fields] if isinstance(fields, Field) else list(fields))
+            fields = stack(fields)
         if fields.domain.dim != self.domain.dim:
             raise ShapeMismatch(
                 f"Got fields on {fields.domain}, expected fields on {self.domain}; align them first, "
