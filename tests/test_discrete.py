@@ -10,9 +10,11 @@ from torch import nn
 from torch.fx import symbolic_trace
 
 FAMILIES = all_families()
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # meant so
 MAPS = {  # name -> what comes out for an item, of those that do not classify it into 10
     "vit_dense": (4, 32, 32),
     "unet": (4, 32, 24),
+    "unet_odd": (4, 38, 27),
     **{f"unet_{kind}": (4, 32, 32) for kind in ("bilinear", "corners", "nearest_replicate", "circular", "reflect")},
     **{f"unet_{kind}": (4, 32, 32) for kind in ("gates", "nonlocal")},
     **{f"deeplab{kind}": (4, 32, 32) for kind in ("", "_corners", "_bicubic")},

@@ -40,6 +40,7 @@ FITTED = {
     "ngp": {"points": 1024, "steps": 400, "lr": 1e-2},
 }
 KINDS = ("cubic", *FITTED)
+KEPT = Path("cifar_fields")
 
 
 def cifar_images(count: int, folder: Path, part: str = "test") -> tuple[np.ndarray, Tensor]:
@@ -48,7 +49,7 @@ def cifar_images(count: int, folder: Path, part: str = "test") -> tuple[np.ndarr
     return archive[f"x_{part}"][:count], torch.from_numpy(archive[f"y_{part}"][:count]).long()
 
 
-def cifar_fields(kind: str, count: int, folder: Path, kept: Path | None = None, part: str = "test") -> tuple[FieldStack, Tensor]:
+def cifar_fields(kind: str, count: int, folder: Path, kept: Path = KEPT, part: str = "test") -> tuple[FieldStack, Tensor]:
     """Return the first images of a part as fields of one kind, and their classes (m,).
 
     Array rows lie along the first coordinate, pixel i of 32 at -1 + (i + 1/2) / 16; values are RGB in [0, 1].
@@ -56,7 +57,7 @@ def cifar_fields(kind: str, count: int, folder: Path, kept: Path | None = None, 
     Args:
         kind: one of `KINDS`.
         folder: the shared data.
-        kept: where fitted fields are kept; needed for these kinds.
+        kept: where fitted fields are kept.
         part: "test" or "train".
     """
     images, classes = cifar_images(count, folder, part)
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--kinds", choices=list(FITTED), nargs="+", default=list(FITTED))
     parser.add_argument("--count", type=int, default=128)
     parser.add_argument("--part", choices=["test", "train"], default="test")
-    parser.add_argument("--kept", type=Path, default=Path("cifar_fields"), help="folder of the fitted fields")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the fitted fields")
     args = parser.parse_args()
     torch.set_num_threads(1)
     truth, _ = cifar_fields("cubic", args.count, args.folder, part=args.part)

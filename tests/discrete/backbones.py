@@ -1,5 +1,7 @@
 """Classical classifiers: ResNet-18-, VGG-, LeNet-, DenseNet- and Inception-like."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,18 +10,16 @@ from torch import Tensor, nn
 class BasicBlock(nn.Module):
     """Of ResNet-18: two 3x3 convolutions; a 1x1 convolution with stride where the shape changes."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = norm(outputs)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = norm(outputs)
         self.downsample = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x
@@ -32,18 +32,24 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7x7 stem with stride 2, max pooling, four stages of two blocks."""
+    """A 7x7 stem with stride 2, max pooling, four stages of two blocks.
 
-    def __init__(self, width: int = 8, channels: int = 3, classes: int = 10):
+    Args:
+        groups: of group normalization, in place of batch normalization.
+    """
+
+    def __init__(self, width: int = 8, channels: int = 3, classes: int = 10, groups: int = 0):
         super().__init__()
+        norm = (lambda c: nn.GroupNorm(groups, c)) if groups else nn.BatchNorm2d
         self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         inputs, stages = width, []
         for stage in range(4):
             outputs = width * 2**stage
-            stages.append(nn.Sequential(BasicBlock(inputs, outputs, 1 + (stage > 0)), BasicBlock(outputs, outputs, 1)))
+            first = BasicBlock(inputs, outputs, 1 + (stage > 0), norm)
+            stages.append(nn.Sequential(first, BasicBlock(outputs, outputs, 1, norm)))
             inputs = outputs
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
@@ -140,7 +146,7 @@ class DenseNet(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches of different reach, side by side: 1x1; 1x7 then 7x1; 3x3; a mean of 3x3; an even kernel behind a pad."""
+    """Branches of different reach, side by side: 1x1; 1x7 then 7x1; 4x4; a mean of 3x3; 2x2 behind a pad."""
 
     def __init__(self, inputs: int, width: int, include: bool):
         super().__init__()
@@ -150,7 +156,7 @@ class Mixed(nn.Module):
             nn.Conv2d(width, width, (1, 7), padding=(0, 3)),
             nn.Conv2d(width, width, (7, 1), padding=(3, 0)),
         )
-        self.three = nn.Conv2d(inputs, width, 3, padding="same")
+        self.four = nn.Conv2d(inputs, width, 4, padding="same")
         self.project = nn.Conv2d(inputs, width, 1)
         self.even = nn.Conv2d(inputs, width, 2)
         self.include = include
@@ -158,7 +164,7 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=self.include)
         even = self.even(F.pad(x, (0, 1, 0, 1)))
-        return F.relu(torch.cat([self.one(x), self.cross(x), self.three(x), self.project(pooled), even], dim=1))
+        return F.relu(torch.cat([self.one(x), self.cross(x), self.four(x), self.project(pooled), even], dim=1))
 
 
 class Inception(nn.Module):

@@ -32,10 +32,13 @@ class UNet(nn.Module):
     Args:
         up: how the size doubles, see `doubling`.
         mode: padding of the convolutions: "zeros", "circular", "reflect" or "replicate".
+        padded: for odd sizes: what was enlarged is padded to the size of the skip.
     """
 
-    def __init__(self, width: int = 8, channels: int = 3, classes: int = 4, up: str = "transposed", mode: str = "zeros"):
+    def __init__(self, width: int = 8, channels: int = 3, classes: int = 4, up: str = "transposed", mode: str = "zeros",
+                 padded: bool = False):  # fmt: skip
         super().__init__()
+        self.padded = padded
         self.inc, self.pool = DoubleConv(channels, width, mode), nn.MaxPool2d(2)
         self.down1, self.down2 = DoubleConv(width, 2 * width, mode), DoubleConv(2 * width, 4 * width, mode)
         self.up1, self.conv1 = doubling(up, 4 * width), DoubleConv(4 * width, 2 * width, mode)
@@ -45,6 +48,12 @@ class UNet(nn.Module):
     def skip(self, number: int, fine: Tensor, coarse: Tensor) -> Tensor:
         return fine
 
+    def joined(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        if self.padded:
+            rows, columns = fine.size(2) - coarse.size(2), fine.size(3) - coarse.size(3)
+            coarse = F.pad(coarse, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+        return torch.cat([fine, coarse], dim=1)
+
     def bottom(self, x: Tensor) -> Tensor:
         return x
 
@@ -53,9 +62,9 @@ class UNet(nn.Module):
         x2 = self.down1(self.pool(x1))
         x3 = self.bottom(self.down2(self.pool(x2)))
         up = self.up1(x3)
-        x = self.conv1(torch.cat([self.skip(1, x2, up), up], dim=1))
+        x = self.conv1(self.joined(self.skip(1, x2, up), up))
         up = self.up2(x)
-        x = self.conv2(torch.cat([self.skip(2, x1, up), up], dim=1))
+        x = self.conv2(self.joined(self.skip(2, x1, up), up))
         return self.outc(x)
 
 

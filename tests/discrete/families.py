@@ -28,6 +28,7 @@ class Family(NamedTuple):
 # name -> (class, options, channels, resolution)
 _TABLE = {
     "resnet18": (backbones.ResNet, {}, 3, (64, 64)),
+    "resnet18_groups": (backbones.ResNet, {"groups": 4}, 3, (64, 64)),
     "vgg": (backbones.VGG, {}, 3, (32, 32)),
     "vgg_uneven": (backbones.VGG, {}, 3, (40, 24)),
     "lenet": (backbones.LeNet, {}, 1, (28, 28)),
@@ -40,6 +41,7 @@ _TABLE = {
     "convnext": (mobile.ConvNeXt, {}, 3, (32, 32)),
     "vit_multihead": (tokens.ViT, {}, 3, (32, 32)),
     "vit_scaled_dot_product": (tokens.PooledViT, {}, 3, (32, 32)),
+    "vit_matmul": (tokens.PooledViT, {"fused": False}, 3, (32, 32)),
     "vit_encoder": (tokens.EncoderViT, {}, 3, (32, 32)),
     "vit_dense": (tokens.EncoderViT, {"dense": True, "classes": 4}, 3, (32, 32)),
     "mixer": (tokens.Mixer, {}, 3, (32, 32)),
@@ -47,6 +49,7 @@ _TABLE = {
     "cvt": (tokens.CvT, {}, 3, (32, 32)),
     "swin": (tokens.Swin, {}, 3, (32, 32)),
     "unet": (dense.UNet, {}, 3, (32, 24)),
+    "unet_odd": (dense.UNet, {"padded": True}, 3, (38, 27)),
     "unet_bilinear": (dense.UNet, {"up": "bilinear"}, 3, (32, 32)),
     "unet_corners": (dense.UNet, {"up": "corners"}, 3, (32, 32)),
     "unet_nearest_replicate": (dense.UNet, {"up": "nearest", "mode": "replicate"}, 3, (32, 32)),

@@ -47,25 +47,28 @@ class ViT(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries, keys and values by one linear layer, `F.scaled_dot_product_attention`."""
+    """Queries, keys and values by one linear layer, `F.scaled_dot_product_attention` or (not fused) matrix products."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, fused: bool = True):
         super().__init__()
-        self.heads = heads
+        self.heads, self.fused, self.scale = heads, fused, (width // heads) ** -0.5
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, C = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v)
+        if self.fused:
+            x = F.scaled_dot_product_attention(q, k, v)
+        else:
+            x = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
         return self.proj(x.transpose(1, 2).reshape(B, N, C))
 
 
 class AttentionBlock(nn.Module):
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, fused: bool):
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads, fused)
         self.norm2, self.mlp = nn.LayerNorm(width), perceptron(width, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,12 +79,13 @@ class AttentionBlock(nn.Module):
 class PooledViT(nn.Module):
     """Positions are added to the patches, the class token joins them, and the mean of the patches is classified."""
 
-    def __init__(self, side: int = 32, patch: int = 8, width: int = 16, heads: int = 2, channels: int = 3, classes: int = 10):
+    def __init__(self, side: int = 32, patch: int = 8, width: int = 16, heads: int = 2, channels: int = 3, classes: int = 10,
+                 fused: bool = True):  # fmt: skip
         super().__init__()
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, (side // patch) ** 2, width))
-        self.blocks = nn.Sequential(*(AttentionBlock(width, heads) for _ in range(2)))
+        self.blocks = nn.Sequential(*(AttentionBlock(width, heads, fused) for _ in range(2)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
