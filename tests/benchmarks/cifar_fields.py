@@ -65,7 +65,8 @@ def cifar_fields(kind: str, count: int, folder: Path, kept: Path = KEPT, part: s
         samples = torch.from_numpy(images).float() / 255
         return FieldStack.from_states(GridField(samples[0], BOX), {"samples": samples}), classes
     names = [f"{part}-{i:04d}" for i in range(len(images))]
-    store = fit(list(images), kind, Path(kept) / kind, names=names, splits=part, labels=classes.tolist(), **FITTED[kind])
+    store = fit(list(images), kind, Path(kept) / kind, names=names, splits=part, labels=classes.tolist(), batch=64,
+                **FITTED[kind])  # fmt: skip
     fields = FieldDataset(store, split=part, domain=BOX)
     place = {name: i for i, name in enumerate(fields.names)}
     return fields.stack([place[name] for name in names]), classes
