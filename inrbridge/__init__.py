@@ -22,6 +22,7 @@ _HOME = {
     "open_field": "io", "identify": "io", "save_field": "io", "build_field": "io",
     "preview": "rendering",
     "FieldDataset": "data", "LabelledPoints": "data", "TargetFields": "data", "Store": "data", "pack": "data",
+    "convert": "conversion",
     "fit": "fitting", "distill": "fitting",
     "ModelField": "outputs",
     "train": "training", "evaluate": "training", "predict": "training", "generate": "training",

@@ -17,7 +17,7 @@ NAMES = {
     "FieldStack", "stack",
     "Assumptions", "Format", "Probe", "hookimpl", "read_native", "read_tensors", "register", "write_native",
     "build_field", "identify", "open_field", "preview", "save_field",
-    "FieldDataset", "LabelledPoints", "TargetFields", "ModelField", "Store", "distill", "fit", "pack",
+    "FieldDataset", "LabelledPoints", "TargetFields", "ModelField", "Store", "convert", "distill", "fit", "pack",
     "batched", "encodings", "foreign", "frames", "models", "nn", "options", "radiance",
     "evaluate", "generate", "predict", "train",
     "InrBridgeError", "errors",

@@ -9,6 +9,7 @@ import torch
 
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, did_you_mean, unknown_name
+from inrbridge.models.converted import ConvertedDenseNet, ConvertedNet
 from inrbridge.models.convnet import ConvNet
 from inrbridge.models.convnext import ConvNeXt
 from inrbridge.models.dense import DenseNet
@@ -28,6 +29,8 @@ __all__ = [
     "VAE",
     "ConvNeXt",
     "ConvNet",
+    "ConvertedDenseNet",
+    "ConvertedNet",
     "DenseNet",
     "GenerativeNet",
     "Generator",
@@ -66,6 +69,7 @@ _MODELS: dict[str, type[INRNet]] = {
         GAN,
     )
 }
+_CONVERTED = {model.name: model for model in (ConvertedNet, ConvertedDenseNet)}  # only `inrbridge.convert` knows their options
 _GIVEN = ("self", "domain", "in_channels", "classes", "generator")
 
 
@@ -107,8 +111,8 @@ def build_model(name: str, domain: Domain, in_channels: int, classes: int, *, ge
 
 def model_class(name: str) -> type[INRNet]:
     """Return the class of a name, or of "package.module:Class"."""
-    if name in _MODELS:
-        return _MODELS[name]
+    if name in _MODELS or name in _CONVERTED:
+        return (_MODELS | _CONVERTED)[name]
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:

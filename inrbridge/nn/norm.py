@@ -42,36 +42,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, sampled: Sampled) -> Sampled:
         check_channels(sampled, self.channels, f"BatchNorm({self.channels})")
-        b, n, _ = sampled.values.shape
-        uses_batch = self.training or self.running_mean is None
-        is_shared = self.training and are_several()
-        if uses_batch and b * n < 2 and not is_shared:
-            raise ShapeMismatch(f"Got {b} field at {n} point in BatchNorm, expected at least 2 values a channel in training.")
-        momentum = _step(self) if self.training and self.track_running_stats else 0.0
-        if is_shared or (uses_batch and not has_equal_weights(sampled.discretization)):
-            return sampled.with_values(self._weighted(sampled, momentum, is_shared))
-        # rows in the order in which they lie in memory: statistics do not care, and nothing is copied
-        first = sampled.values.transpose(0, 1).is_contiguous()
-        rows = sampled.values.transpose(0, 1) if first else sampled.values
-        updated = (self.running_mean, self.running_var) if not uses_batch or self.training else (None, None)
-        flat = nn.functional.batch_norm(
-            rows.reshape(b * n, self.channels), *updated, self.weight, self.bias, uses_batch, momentum, self.eps
-        )
-        out = flat.view(rows.shape)
-        return sampled.with_values(out.transpose(0, 1) if first else out)
-
-    def _weighted(self, sampled: Sampled, momentum: float, is_shared: bool) -> Tensor:
-        values, weights = promoted(sampled)
-        mean = (weights @ values).mean(0)  # (c,)
-        centred = values - mean
-        variance = (weights @ centred**2).mean(0)
-        count = len(values) / (weights**2).sum()
-        if is_shared:
-            mean, variance, count = pooled(mean, variance, len(values), count)
-            centred = values - mean
-        if self.training and self.track_running_stats:
-            _track(self, mean, variance * _correction(count), momentum)
-        return _scale(centred, torch.rsqrt(variance + self.eps), self).to(sampled.values.dtype)
+        return normalize_batch(sampled, self)
 
     def extra_repr(self):
         return f"{self.channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
@@ -93,17 +64,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, sampled: Sampled) -> Sampled:
         check_channels(sampled, self.channels, f"InstanceNorm({self.channels})")
-        if self.track_running_stats and not self.training:
-            values = _scale(sampled.values - self.running_mean, torch.rsqrt(self.running_var + self.eps), self)
-            return sampled.with_values(values)
-        if len(sampled.discretization) < 2:
-            raise ShapeMismatch("Got 1 point in InstanceNorm, expected at least 2: one value has no variance.")
-        values, mean, variance = _standardize(sampled, self.channels, self)
-        if self.track_running_stats:
-            momentum = _step(self)
-            weights = promoted(sampled)[1]
-            _track(self, mean.mean(0), variance.mean(0) * _correction(1 / (weights**2).sum()), momentum)
-        return sampled.with_values(values)
+        return normalize_instances(sampled, self)
 
     def extra_repr(self):
         return f"{self.channels}, eps={self.eps}, affine={self.affine}, track_running_stats={self.track_running_stats}"
@@ -123,7 +84,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, sampled: Sampled) -> Sampled:
         check_channels(sampled, self.channels, f"GroupNorm({self.groups}, {self.channels})")
-        return sampled.with_values(_standardize(sampled, self.groups, self)[0])
+        return sampled.with_values(standardize(sampled, self.groups, self)[0])
 
     def extra_repr(self):
         return f"{self.groups}, {self.channels}, eps={self.eps}, affine={self.affine}"
@@ -153,13 +114,60 @@ class LayerNorm(nn.Module):
         if self.over == "channels":
             values = nn.functional.layer_norm(sampled.values, (self.channels,), self.weight, self.bias, self.eps)
             return sampled.with_values(values)
-        return sampled.with_values(_standardize(sampled, 1, self)[0])
+        return sampled.with_values(standardize(sampled, 1, self)[0])
 
     def extra_repr(self):
         return f"{self.channels}, over={self.over}, eps={self.eps}"
 
 
-def _standardize(sampled: Sampled, groups: int, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+def normalize_batch(sampled: Sampled, layer: nn.Module) -> Sampled:
+    """Apply a batch normalization, ours or torch's, to values (b, n, c): `layer` holds the parameters and running statistics."""
+    b, n, c = sampled.values.shape
+    uses_batch = layer.training or layer.running_mean is None
+    is_shared = layer.training and are_several()
+    if uses_batch and b * n < 2 and not is_shared:
+        raise ShapeMismatch(f"Got {b} field at {n} point in BatchNorm, expected at least 2 values a channel in training.")
+    momentum = _step(layer) if layer.training and layer.track_running_stats else 0.0
+    if is_shared or (uses_batch and not has_equal_weights(sampled.discretization)):
+        return sampled.with_values(_normalize_weighted_batch(sampled, layer, momentum, is_shared))
+    # rows in the order in which they lie in memory: statistics do not care, and nothing is copied
+    first = sampled.values.transpose(0, 1).is_contiguous()
+    rows = sampled.values.transpose(0, 1) if first else sampled.values
+    updated = (layer.running_mean, layer.running_var) if not uses_batch or layer.training else (None, None)
+    flat = nn.functional.batch_norm(rows.reshape(b * n, c), *updated, layer.weight, layer.bias, uses_batch, momentum, layer.eps)
+    out = flat.view(rows.shape)
+    return sampled.with_values(out.transpose(0, 1) if first else out)
+
+
+def _normalize_weighted_batch(sampled: Sampled, layer: nn.Module, momentum: float, is_shared: bool) -> Tensor:
+    values, weights = promoted(sampled)
+    mean = (weights @ values).mean(0)  # (c,)
+    centred = values - mean
+    variance = (weights @ centred**2).mean(0)
+    count = len(values) / (weights**2).sum()
+    if is_shared:
+        mean, variance, count = pooled(mean, variance, len(values), count)
+        centred = values - mean
+    if layer.training and layer.track_running_stats:
+        _track(layer, mean, variance * _correction(count), momentum)
+    return _scale(centred, torch.rsqrt(variance + layer.eps), layer).to(sampled.values.dtype)
+
+
+def normalize_instances(sampled: Sampled, layer: nn.Module) -> Sampled:
+    """Apply an instance normalization, ours or torch's, to values (b, n, c)."""
+    if layer.track_running_stats and not layer.training:
+        return sampled.with_values(_scale(sampled.values - layer.running_mean, torch.rsqrt(layer.running_var + layer.eps), layer))
+    if len(sampled.discretization) < 2:
+        raise ShapeMismatch("Got 1 point in InstanceNorm, expected at least 2: one value has no variance.")
+    values, mean, variance = standardize(sampled, sampled.channels, layer)
+    if layer.track_running_stats:
+        momentum = _step(layer)
+        weights = promoted(sampled)[1]
+        _track(layer, mean.mean(0), variance.mean(0) * _correction(1 / (weights**2).sum()), momentum)
+    return sampled.with_values(values)
+
+
+def standardize(sampled: Sampled, groups: int, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize by the integrals over each field and group: values (b, n, c), then means and variances (b, groups)."""
     values, weights = promoted(sampled)
     b, _, c = values.shape

@@ -2,8 +2,9 @@
 
 `zeros`: nothing is there (a node outside contributes 0, an integral runs over the part inside). `renormalize`:
 as zeros, then scaled up by the part of the kernel that is missing. `reflect`: the mirror stands on the outermost
-cell's centre, half a node spacing inside the edge, where torch's reflection padding has it. `circular`: the box
-closes on itself. `valid`: output points whose kernel sticks out are dropped and the domain shrinks.
+cell's centre, half a node spacing inside the edge, where torch's reflection padding has it. `replicate`: the outermost values
+go on, as torch's replication padding has it. `circular`: the box closes on itself. `valid`: output points whose kernel sticks
+out are dropped and the domain shrinks.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import EmptyDiscretization, ShapeMismatch, unknown_name
 
 BEYOND = 8.0  # sizes of the domain; kernels never reach as far
-BORDERS = ("zeros", "reflect", "circular", "valid", "renormalize")
+BORDERS = ("zeros", "reflect", "replicate", "circular", "valid", "renormalize")
 
 
 def check_border(border: str, domain: Domain) -> None:
     """Raise unless the border mode exists and the domain has such a border."""
     if border not in BORDERS:
         raise unknown_name("border mode", border, BORDERS)
-    if border in ("reflect", "circular", "valid") and not isinstance(domain, Box | Torus):
+    if border in ("reflect", "replicate", "circular", "valid") and not isinstance(domain, Box | Torus):
         raise ShapeMismatch(f'Got border "{border}" on {domain}, expected a Box; use "zeros" or "renormalize" there.')
 
 
@@ -64,6 +65,12 @@ def fold(coords: np.ndarray, domain: Domain, border: str, spacing: tuple[float, 
         slack = 1e-9 * (high - low)
         coords = np.where(coords < low - slack, 2 * (low + half) - coords, coords)
         coords = np.where(coords > high + slack, 2 * (high - half) - coords, coords)
+    if border == "replicate":
+        # as far inside as outside, but no further than the centre of the outermost cell: values stay continuous at the edge
+        half = np.asarray(spacing) / 2
+        coords = np.where(coords < low, np.minimum(2 * low - coords, low + half), coords)
+        coords = np.where(coords > high, np.maximum(2 * high - coords, high - half), coords)
+        coords = np.clip(coords, low, high)
     inside = domain.contains(torch.from_numpy(coords)).numpy()
     return coords, inside
 

@@ -1,0 +1,91 @@
+"""Floor 7: discrete networks become INR-Nets (Wang & Golland 2023, section 4.1, property 4).
+
+tracing  a torch module -> a program
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from inrbridge.conversion.tracing import trace
+from inrbridge.domains import Box, Domain, Torus
+from inrbridge.errors import ConfigError, SupportTooNarrow
+from inrbridge.models.converted import Converted, ConvertedDenseNet, ConvertedNet, NeedsGrid, checked_resolution
+from inrbridge.models.net import INRNet
+from inrbridge.nn import Sampled
+from inrbridge.sampling import lattice
+
+SETTLING = 64  # points on which the meaning of a program is tried out
+EXAMPLES = 2
+
+
+def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int | None = None, kernel: str = "reconstruct",
+            order: int = 2, neighbors: int | None = None, oversampling: float = 1.0, inner: str = "points") -> INRNet:  # fmt: skip
+    """Turn a trained network on pixels into an INR-Net.
+
+    Args:
+        module: takes a batch (b, c, *resolution); returns class scores (b, classes) or maps (b, classes, *shape). It is not
+            changed, and shares no weights with the result.
+        domain: a Box or Torus that the pixels are the cells of.
+        resolution: pixels along each axis of the domain, in the order of the axes of the array.
+        in_channels: c; None: of the first weight.
+    """
+    if not isinstance(domain, Box | Torus) or not 1 <= domain.dim <= 3:
+        raise ConfigError(f"Got {domain} to convert a network on, expected a Box or Torus of 1 to 3 dimensions.")
+    shape = checked_resolution(domain, resolution)
+    channels = _channels(module, domain.dim) if in_channels is None else in_channels
+    like = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(EXAMPLES, channels, *shape, generator=generator).to(like)
+    training = module.training
+    program, root, output = trace(module.eval(), example)
+    module.train(training)
+    if not isinstance(output, Tensor) or output.ndim < 2:
+        raise ConfigError(
+            f"Got an output of type {type(output).__name__} from {type(module).__name__}, expected class scores (b, classes) or maps "
+            "(b, classes, *shape); wrap the module in one that returns the tensor you want."
+        )
+    dense = output.ndim == domain.dim + 2 and max(output.shape[2:]) > 1
+    options = {"kernel": kernel, "order": order, "neighbors": neighbors, "oversampling": oversampling, "inner": inner}
+    make = ConvertedDenseNet if dense else ConvertedNet
+    classes = output.shape[1] if dense else output[0].numel()
+
+    def build(own_grids):
+        return make(
+            domain, channels, classes, program=program.to_config(), resolution=list(shape), own_grids=own_grids, **options
+        )
+
+    net = build(settled_grids(build([]), like))
+    state = root.state_dict()
+    net.network.load_state_dict({name: state[name] for name in net.network.state_dict()})
+    return net.to(like).train(training)
+
+
+def settled_grids(net: Converted, like: Tensor) -> list[list[int]]:
+    """Find the levels that have to live on their own grids, by trying the program on a few points until every step has a meaning."""
+    net = net.eval().to(like)
+    points = lattice(net.domain, SETTLING).to(like)
+    sampled = Sampled(points, like.new_zeros(EXAMPLES, SETTLING, net.in_channels))
+    found: list[tuple[int, ...]] = []
+    while True:
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", SupportTooNarrow)  # of course: the points are few, and the values of no account
+                net.run(sampled)
+            return [list(shape) for shape in found]
+        except NeedsGrid as need:
+            if need.level.shape in found:
+                raise ConfigError(f"Cannot convert: {need.why}.") from None
+            found.append(need.level.shape)
+            net.placement = replace(net.placement, own_grids=frozenset(found))
+
+
+def _channels(module: nn.Module, dim: int) -> int:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return layer.in_channels
+    raise ConfigError("Got a network without convolutions, expected in_channels: the channels of its input.")

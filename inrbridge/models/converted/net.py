@@ -1,0 +1,173 @@
+"""Floor 6: a discrete network as an INR-Net (Wang & Golland 2023, property 4 and appendix C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from inrbridge.discretization import Discretization
+from inrbridge.domains import Domain
+from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.models.converted.levels import Placement, Places, checked_resolution, grid_points
+from inrbridge.models.converted.located import Located, feature_map
+from inrbridge.models.converted.program import Program, run_on_grid
+from inrbridge.models.converted.rules import Reading, Run, apply_on_points
+from inrbridge.models.dense import DenseNet
+from inrbridge.models.net import INRNet
+from inrbridge.nn import Sampled
+
+
+class Converted:
+    """What converted nets share: a network, its program, and its two meanings; mixed into INRNet."""
+
+    def _set_up(self, program: dict, resolution, kernel: str, order: int, neighbors: int | None, oversampling: float,
+                inner: str, own_grids: Sequence[Sequence[int]]) -> None:  # fmt: skip
+        if kernel not in ("reconstruct", "spline"):
+            raise ConfigError(f'Got kernel "{kernel}" for a converted net, expected "reconstruct" or "spline".')
+        if inner not in ("points", "grid"):
+            raise ConfigError(f'Got inner "{inner}" for a converted net, expected "points" or "grid".')
+        if not oversampling >= 1:
+            raise ConfigError(f"Got oversampling {oversampling} for a converted net, expected a number from 1 on.")
+        self.resolution = checked_resolution(self.domain, resolution)
+        self.reading = Reading(kernel, order, neighbors)
+        self.placement = Placement(
+            self.domain, self.resolution, frozenset(map(tuple, own_grids)), inner == "grid", float(oversampling)
+        )
+        self.program = Program.from_config(program)
+        self.network = self.program.build()
+        self._own = self.pixels()
+
+    def pixels(self) -> Discretization:
+        """Return the pixel grid of the discrete network, in float32 on the CPU."""
+        with torch.device("cpu"):
+            like = Discretization(torch.zeros(1, self.domain.dim), torch.ones(1), self.domain)
+            p = self.placement
+            return grid_points(p.resolution, p.first, p.spacing, self.domain, like)
+
+    def run(self, sampled: Sampled) -> Located | Tensor:
+        """Run the program: on the pixel grid the discrete network, elsewhere its meaning on points."""
+        points = sampled.discretization
+        if self.placement.is_pixel_grid(points):
+            image = sampled.values.transpose(1, 2).unflatten(2, self.resolution)
+            return run_on_grid(self.program, self.network, image)
+        if points.domain != self.domain:
+            raise ShapeMismatch(f"Got samples on {points.domain}, expected {self.domain}; align the fields first.")
+        key = ("places", self.placement)
+        places = points.cache.setdefault(key, Places(self.placement, points))
+        return self.run_at(sampled, places)
+
+    def run_at(self, sampled: Sampled, places: Places) -> Located | Tensor:
+        """Run the meaning on points, with the levels of `places`."""
+        from inrbridge.models.converted.rules.through_grid import read
+
+        run = Run(places, self.reading, self.training)
+        root = places.root()
+        values = read(run, sampled.values, sampled.discretization, root.points)
+
+        def apply(step, operation, args, kwargs):
+            return apply_on_points(run, step, operation, args, kwargs)
+
+        return self.program.run(self.network, feature_map(Sampled(root.points, values), root), apply)
+
+    def as_fields(self, fields):
+        """Turn a pixel array (b, c, *shape) into samples on the grid of its shape; leave fields and samples as they are."""
+        if not isinstance(fields, Tensor):
+            return fields
+        d = self.domain.dim
+        if fields.ndim != d + 2 or fields.shape[1] != self.in_channels:
+            raise ShapeMismatch(
+                f"Got an array of shape {tuple(fields.shape)}, expected (fields, {self.in_channels}, *shape) with {d} axes of "
+                "pixels, as the discrete network takes it."
+            )
+        shape = tuple(fields.shape[2:])
+        key = ("grid", shape)
+        step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
+        start = tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], step, strict=True))
+        if key not in self._own.cache:
+            self._own.cache[key] = (
+                self._own if shape == self.resolution else grid_points(shape, start, step, self.domain, self._own)
+            )
+        points = self._own.cache[key].to(fields)
+        return Sampled(points, fields.flatten(2).transpose(1, 2))
+
+
+_DOC = """
+    On the pixel grid that the network was made for it computes what the network does, by the same operations of torch; on any
+    other points its kernels act on the field at their nodes. Without a discretization it sees fields on the pixel grid. It
+    also takes pixel arrays (b, in_channels, *shape).
+
+    Args:
+        program: of `inrbridge.convert`. resolution: pixels along each axis.
+        kernel: "reconstruct": discrete kernels act on the field at their nodes; "spline": the paper's B-spline surfaces.
+        order, neighbors: of the moving least squares that read a field between its points.
+        oversampling: points of coarser levels for each one that the grid would keep, up to the number given.
+        inner: "points": coarser levels live on a part of the given points; "grid": on their own grids.
+        own_grids: shapes of the levels that live on their own grids in any case: a step is bound to their pixels.
+"""
+
+
+class ConvertedNet(Converted, INRNet):
+    __doc__ = "A discrete classifier as an INR-Net; `inrbridge.convert` makes it." + _DOC
+
+    name = "converted"
+
+    def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
+                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
+                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), generator: torch.Generator | None = None):  # fmt: skip
+        options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
+                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids]}  # fmt: skip
+        shape = checked_resolution(domain, resolution)
+        super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options)
+        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids)
+
+    def forward(self, fields, discretization: Discretization | None = None) -> Tensor:
+        return super().forward(self.as_fields(fields), discretization)
+
+    def compute(self, sampled: Sampled) -> Tensor:
+        output = self.run(sampled)
+        if not isinstance(output, Tensor):
+            raise ShapeMismatch(f"Got a map of shape {tuple(output.shape)} from a classifier, expected numbers (b, classes).")
+        return output.flatten(1)
+
+
+class ConvertedDenseNet(Converted, DenseNet):
+    __doc__ = "A discrete network from pictures to pictures as an INR-Net from fields to fields." + _DOC
+
+    name = "converted-dense"
+
+    def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
+                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
+                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), generator: torch.Generator | None = None):  # fmt: skip
+        options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
+                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids]}  # fmt: skip
+        shape = checked_resolution(domain, resolution)
+        super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options, width=classes)
+        self.head = torch.nn.Identity()  # the network's own last layers made the values
+        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids)
+
+    def forward(
+        self, fields, discretization: Discretization | None = None, *, at: Tensor | None = None, seen: Tensor | None = None
+    ):
+        return super().forward(self.as_fields(fields), discretization, at=at, seen=seen)
+
+    def features(self, sampled: Sampled) -> Sampled:
+        output = self.run(sampled)
+        if isinstance(output, Located):
+            if not output.is_map:
+                raise ShapeMismatch(f"Got an output of shape {tuple(output.shape)}, expected a map (b, classes, *shape).")
+            return output.sampled()
+        shape = tuple(output.shape[2:])
+        points = self._output_grid(shape).to(output)
+        return Sampled(points, output.flatten(2).transpose(1, 2))
+
+    def _output_grid(self, shape: tuple[int, ...]) -> Discretization:
+        if shape == self.resolution:
+            return self._own
+        key = ("output grid", shape)
+        if key not in self._own.cache:
+            step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
+            start = tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], step, strict=True))
+            self._own.cache[key] = grid_points(shape, start, step, self.domain, self._own)
+        return self._own.cache[key]

@@ -1,0 +1,103 @@
+"""Floor 6: the table of rules for points, and how the rule of a step is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from inrbridge.models.converted.levels import Places
+from inrbridge.models.converted.located import Located, NeedsGrid
+from inrbridge.models.converted.program import Step
+
+_RULES: dict[str, Callable] = {}
+_READS_PADDING: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a field is read at places between its points.
+
+    Args:
+        kernel: "reconstruct": discrete kernels act on the field at their nodes, which moving least squares give; "spline": they
+            become B-spline surfaces under the integral (Wang & Golland 2023, section 4.1), to compare with.
+        order, neighbors: of the moving least squares.
+    """
+
+    kernel: str = "reconstruct"
+    order: int = 2
+    neighbors: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a rule knows beside its arguments."""
+
+    places: Places
+    reading: Reading
+    training: bool = False
+
+
+def rule(*names: str, reads_padding: bool = False) -> Callable:
+    """Register `function(run, *args, **kwargs)` for operations: "functional.relu", "torch.cat", "Conv2d", ".permute".
+
+    For a module the first argument is the module itself. The arguments are those of torch's operation; at least one is Located.
+    With `reads_padding` the function sees the padding that waits on a Located, else that is carried out before.
+    """
+
+    def register(function: Callable) -> Callable:
+        for name in names:
+            _RULES[name] = function
+            if reads_padding:
+                _READS_PADDING.add(name)
+        return function
+
+    return register
+
+
+def apply_on_points(run: Run, step: Step, operation: Callable, args: list, kwargs: dict):
+    """Carry out a step whose inputs may live on points; one that has none of those is torch's own.
+
+    Raises:
+        NeedsGrid: there is no rule, and a level of the inputs does not live on its grid.
+    """
+    located = list(_located((args, kwargs)))
+    if not located:
+        return operation(*args, **kwargs)
+    name = {"module": type(operation).__name__, "method": f".{step.target}"}.get(step.kind, step.target)
+    function = _RULES.get(name)
+    try:
+        if function is None:
+            raise NeedsGrid(located[0].level, f"{name.removeprefix('.')} has no meaning on points that are no pixels")
+        if name not in _READS_PADDING:
+            args, kwargs = _map((args, kwargs), lambda x: _RULES["padded"](run, x) if x.padding else x)
+        return function(run, operation, *args, **kwargs) if isinstance(operation, nn.Module) else function(run, *args, **kwargs)
+    except NeedsGrid as need:
+        for x in located:
+            if not x.level.on_grid:
+                raise NeedsGrid(x.level, need.why) from None
+        args, kwargs = _map((args, kwargs), lambda x: x.on_grid())
+        return operation(*args, **kwargs)
+
+
+def _located(value) -> Iterator[Located]:
+    if isinstance(value, Located):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _located(part)
+    elif isinstance(value, dict):
+        yield from _located(list(value.values()))
+
+
+def _map(value, change: Callable[[Located], object]):
+    if isinstance(value, Located):
+        return change(value)
+    if isinstance(value, list):
+        return [_map(part, change) for part in value]
+    if isinstance(value, tuple):
+        return tuple(_map(part, change) for part in value)
+    if isinstance(value, dict):
+        return {key: _map(part, change) for key, part in value.items()}
+    return value

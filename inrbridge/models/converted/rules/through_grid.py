@@ -1,0 +1,101 @@
+"""Floor 6: operations whose results belong to pixels: the map is read onto its grid, the result from its grid onto points.
+
+Upsampling of any mode, transposed convolutions and shuffles make finer maps, all of whose pixels are told by the coarse ones;
+a coarse grid is cheap. On the pixels themselves both readings are the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional
+
+from inrbridge.discretization import Discretization
+from inrbridge.models.converted.levels import Level, grid_points
+from inrbridge.models.converted.located import Located, NeedsGrid, from_grid
+from inrbridge.models.converted.rules.table import Run, rule
+from inrbridge.stencils import Reconstruct, build_stencil
+
+
+def grid_of(level: Level) -> Discretization:
+    """Return the pixels of a level as points, the same object at each call."""
+    if level.on_grid:
+        return level.points
+    key = ("grid of", level.shape, level.start, level.step)
+    cache = level.points.cache
+    if key not in cache:
+        cache[key] = grid_points(level.shape, level.start, level.step, level.points.domain, level.points)
+    return cache[key]
+
+
+def read(run: Run, values: Tensor, source: Discretization, target: Discretization) -> Tensor:
+    """Read values (b, n, c) at other points (b, m, c); outside the source's domain they go on as at its edge."""
+    if source is target:
+        return values
+    rule = Reconstruct(
+        ((0.0,) * source.domain.dim,), (source.spacing,) * source.domain.dim, run.reading.order, run.reading.neighbors
+    )
+    return build_stencil(rule, source, target, "replicate").interpolate(values)
+
+
+def rasterize(run: Run, x: Located) -> Tensor:
+    """Return the discrete tensor (.., *shape, ..) that a Located stands for."""
+    if x.level.on_grid:
+        return x.on_grid()
+    before, after = x.values.shape[: x.axis], x.values.shape[x.axis + 1 :]
+    values = x.values.reshape(before.numel(), -1, after.numel())
+    values = read(run, values, x.level.points, grid_of(x.level)).reshape(*before, -1, *after)
+    return values if x.tokens else values.unflatten(x.axis, x.level.shape)
+
+
+def locate(run: Run, image: Tensor, level: Level, axis: int = 2) -> Located:
+    """Put a discrete tensor (.., *shape, ..) onto the points of its level."""
+    x = from_grid(image, level, axis)
+    if level.on_grid:
+        return x
+    before, after = x.values.shape[:axis], x.values.shape[axis + 1 :]
+    values = x.values.reshape(before.numel(), -1, after.numel())
+    values = read(run, values, grid_of(level), level.points)
+    return Located(values.reshape(*before, -1, *after), level, axis)
+
+
+def through_grid(run: Run, x: Located, operation: Callable[[Tensor], Tensor]) -> Located | Tensor:
+    """Apply an operation on maps (b, c, *shape) -> (b, c', *shape'); a result of one pixel is a plain tensor."""
+    if not isinstance(x, Located) or not x.is_map:
+        raise NeedsGrid(x.level, "the operation acts on maps (b, c, *shape)")
+    image = operation(rasterize(run, x))
+    shape = tuple(image.shape[2:])
+    if all(n == 1 for n in shape):
+        return image
+    level = x.level
+    step = tuple(h * n / m for h, n, m in zip(level.step, level.shape, shape, strict=True))
+    start = tuple(a - h / 2 + s / 2 for a, h, s in zip(level.start, level.step, step, strict=True))
+    return locate(run, image, run.places.reach(shape, start, step, level.points.domain))
+
+
+_FUNCTIONS = (
+    *(f"conv_transpose{n}d" for n in (1, 2, 3)), *(f"adaptive_max_pool{n}d" for n in (1, 2, 3)), "lp_pool1d", "lp_pool2d",
+    "interpolate", "upsample", "pixel_shuffle", "pixel_unshuffle",
+)  # fmt: skip
+_MODULES = (
+    *(f"ConvTranspose{n}d" for n in (1, 2, 3)), *(f"AdaptiveMaxPool{n}d" for n in (1, 2, 3)), *(f"LPPool{n}d" for n in (1, 2, 3)),
+    "Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle", "PixelUnshuffle",
+)  # fmt: skip
+
+
+def _register_function(name: str) -> None:
+    operation = getattr(functional, name)
+
+    @rule(f"functional.{name}")
+    def apply(run: Run, input, *args, **kwargs):
+        return through_grid(run, input, lambda image: operation(image, *args, **kwargs))
+
+
+for _name in _FUNCTIONS:
+    _register_function(_name)
+
+
+@rule(*_MODULES)
+def _module(run: Run, module, input, *args, **kwargs):
+    return through_grid(run, input, lambda image: module(image, *args, **kwargs))
