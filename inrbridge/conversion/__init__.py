@@ -24,7 +24,8 @@ EXAMPLES = 2
 
 
 def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int | None = None, kernel: str = "reconstruct",
-            order: int = 2, neighbors: int | None = None, oversampling: float = 1.0, inner: str = "points") -> INRNet:  # fmt: skip
+            order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
+            inner: str = "points") -> INRNet:  # fmt: skip
     """Turn a trained network on pixels into an INR-Net.
 
     Args:
@@ -46,8 +47,8 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
     module.train(training)
     if not isinstance(output, Tensor) or output.ndim < 2:
         raise ConfigError(
-            f"Got an output of type {type(output).__name__} from {type(module).__name__}, expected class scores (b, classes) or maps "
-            "(b, classes, *shape); wrap the module in one that returns the tensor you want."
+            f"Got an output of type {type(output).__name__} from {type(module).__name__}, expected class scores (b, classes) or "
+            "maps (b, classes, *shape); wrap the module in one that returns the tensor you want."
         )
     dense = output.ndim == domain.dim + 2 and max(output.shape[2:]) > 1
     options = {"kernel": kernel, "order": order, "neighbors": neighbors, "oversampling": oversampling, "inner": inner}
@@ -66,7 +67,7 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
 
 
 def settled_grids(net: Converted, like: Tensor) -> list[list[int]]:
-    """Find the levels that have to live on their own grids, by trying the program on a few points until every step has a meaning."""
+    """Find the levels that have to live on their own grids: try the program on a few points until every step has a meaning."""
     net = net.eval().to(like)
     points = lattice(net.domain, SETTLING).to(like)
     sampled = Sampled(points, like.new_zeros(EXAMPLES, SETTLING, net.in_channels))

@@ -33,8 +33,8 @@ class KnownProxy(fx.Proxy):
     def _number(self, what: str):
         if isinstance(self.value, Tensor):
             raise ConfigError(
-                f"Cannot convert: {self.tracer.line()} asks for {what} of a tensor, and so depends on the values of pixels; expected "
-                "a network whose operations are the same for all inputs. Take that decision out of forward()."
+                f"Cannot convert: {self.tracer.line()} asks for {what} of a tensor, and so depends on the values of pixels; "
+                "expected a network whose operations are the same for all inputs. Take that decision out of forward()."
             )
         return self.value
 
@@ -156,8 +156,8 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Program, nn.Module, objec
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"Cannot convert {type(module).__name__}: {error} ({_culprit(error)}). Expected a module whose forward() takes one batch "
-            f"of shape {tuple(example.shape)}, and does with it what torch.fx can record."
+            f"Cannot convert {type(module).__name__}: {error} ({_culprit(error)}). Expected a module whose forward() takes one "
+            f"batch of shape {tuple(example.shape)}, and does with it what torch.fx can record."
         ) from error
     _remove_unused(graph)
     result = next(node for node in graph.nodes if node.op == "output").args[0]
@@ -212,8 +212,9 @@ def _step(node: fx.Node, root: nn.Module) -> Step:
         name = getattr(node.target, "__name__", str(node.target))
         words = [word.rpartition(".")[2] for word in FUNCTIONS] + sorted(METHODS)
         raise ConfigError(
-            f'Cannot convert the step "{node.name}" ({line}): {name} is not among the operations that have a meaning on points or on '
-            f"the grid of a level.{did_you_mean(name, words)} Replace it by operations of torch.nn, or apply it outside of the network."
+            f'Cannot convert the step "{node.name}" ({line}): {name} is not among the operations that have a meaning on points '
+            f"or on the grid of a level.{did_you_mean(name, words)} Replace it by operations of torch.nn, or apply it outside of "
+            "the network."
         )
     try:
         args, kwargs = (encode(part, _reference) for part in (list(node.args), list(node.kwargs.values())))

@@ -115,7 +115,8 @@ class ConvertedNet(Converted, INRNet):
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
                  kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), generator: torch.Generator | None = None):  # fmt: skip
+                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (),
+                 generator: torch.Generator | None = None):  # fmt: skip
         options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
                    "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids]}  # fmt: skip
         shape = checked_resolution(domain, resolution)
@@ -139,7 +140,8 @@ class ConvertedDenseNet(Converted, DenseNet):
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
                  kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), generator: torch.Generator | None = None):  # fmt: skip
+                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (),
+                 generator: torch.Generator | None = None):  # fmt: skip
         options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
                    "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids]}  # fmt: skip
         shape = checked_resolution(domain, resolution)

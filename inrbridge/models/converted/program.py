@@ -65,8 +65,8 @@ class Program:
             known = {"function": FUNCTIONS, "method": METHODS, "module": program.modules, "tensor": program.tensors}
             if step.kind not in (*known, "input", "output") or step.target not in known.get(step.kind, (step.target,)):
                 raise CannotOpen(
-                    f'The program of a converted net names the {step.kind} "{step.target}", which is not in the vocabulary of this '
-                    "inrbridge; install the version that wrote it, or convert the network again."
+                    f'The program of a converted net names the {step.kind} "{step.target}", which is not in the vocabulary of '
+                    "this inrbridge; install the version that wrote it, or convert the network again."
                 )
         return program
 

@@ -84,19 +84,19 @@ _FUNCTIONAL = _words(
     "prelu linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d batch_norm instance_norm "
     "group_norm layer_norm rms_norm local_response_norm normalize max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d "
     "avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-    "adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample pixel_shuffle pixel_unshuffle channel_shuffle pad unfold softmax "
-    "log_softmax glu scaled_dot_product_attention one_hot"
+    "adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample pixel_shuffle pixel_unshuffle channel_shuffle pad unfold "
+    "softmax log_softmax glu scaled_dot_product_attention one_hot"
 )
 _TORCH_POINTWISE = _words(
-    "add sub mul div true_divide floor_divide remainder pow neg abs sign exp expm1 log log1p log2 log10 sqrt rsqrt square sin cos "
-    "tan asin acos atan atan2 sinh cosh tanh erf sigmoid relu reciprocal clamp clamp_min clamp_max minimum maximum floor ceil round "
-    "addcmul addcdiv lerp where eq ne lt le gt ge logical_and logical_or logical_not isnan nan_to_num rsub"
+    "add sub mul div true_divide floor_divide remainder pow neg abs sign exp expm1 log log1p log2 log10 sqrt rsqrt square sin "
+    "cos tan asin acos atan atan2 sinh cosh tanh erf sigmoid relu reciprocal clamp clamp_min clamp_max minimum maximum floor "
+    "ceil round addcmul addcdiv lerp where eq ne lt le gt ge logical_and logical_or logical_not isnan nan_to_num rsub"
 )
 _TORCH = _words(
-    "cat concat concatenate stack split chunk unbind flatten reshape permute transpose swapaxes movedim squeeze unsqueeze mean sum "
-    "amax amin max min var std var_mean std_mean softmax log_softmax cumsum prod matmul bmm einsum baddbmm addmm roll flip narrow "
-    "select index_select gather tile repeat_interleave zeros_like ones_like full_like empty_like unflatten broadcast_to norm argmax "
-    "tensor_split triu tril outer numel is_floating_point"
+    "cat concat concatenate stack split chunk unbind flatten reshape permute transpose swapaxes movedim squeeze unsqueeze "
+    "mean sum amax amin max min var std var_mean std_mean softmax log_softmax cumsum prod matmul bmm einsum baddbmm addmm "
+    "roll flip narrow select index_select gather tile repeat_interleave zeros_like ones_like full_like empty_like unflatten "
+    "broadcast_to norm argmax tensor_split triu tril outer numel is_floating_point"
 )
 _OPERATORS = _words("add sub mul truediv floordiv mod pow neg eq ne lt le gt ge and_ or_ invert iadd isub imul itruediv")
 _IN_PLACE_METHODS = _words("add_ sub_ mul_ div_ relu_ clamp_ sigmoid_ tanh_ floor_")

@@ -245,9 +245,9 @@ def avg_pool(
     run: Run, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ):
     """The mean of the values read at the pixels of the window."""
-    if isinstance(input, Located) and input.is_map and not any(per_axis(padding, 1)) and divisor_override is None:
-        if per_axis(kernel_size, len(input.level.shape)) == input.level.shape:  # the window is the whole map
-            return mean(run, input, tuple(range(2, input.ndim)), keepdim=True)
+    is_plain = isinstance(input, Located) and input.is_map and not any(per_axis(padding, 1)) and divisor_override is None
+    if is_plain and per_axis(kernel_size, len(input.level.shape)) == input.level.shape:  # the window is the whole map
+        return mean(run, input, tuple(range(2, input.ndim)), keepdim=True)
     function = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[len(input.level.shape) - 1]
     extra = () if divisor_override is None else (divisor_override,)
     found = _pool(run, input, kernel_size, stride, padding, 1, ceil_mode,

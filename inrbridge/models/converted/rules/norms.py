@@ -67,8 +67,8 @@ def batch_norm(run: Run, input, running_mean, running_var, weight=None, bias=Non
 
 
 @rule("functional.instance_norm")
-def instance_norm(run: Run, input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1,
-                  eps=1e-5):  # fmt: skip
+def instance_norm(run: Run, input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True,
+                  momentum=0.1, eps=1e-5):  # fmt: skip
     """torch.nn.functional.instance_norm."""
     x = _map(input)
     if running_mean is not None:
