@@ -32,13 +32,13 @@ class UNet(nn.Module):
     Args:
         up: how the size doubles, see `doubling`.
         mode: padding of the convolutions: "zeros", "circular", "reflect" or "replicate".
-        padded: for odd sizes: what was enlarged is padded to the size of the skip.
+        fit: for odd sizes: what was enlarged is made as large as the skip, "pad" or "resize".
     """
 
     def __init__(self, width: int = 8, channels: int = 3, classes: int = 4, up: str = "transposed", mode: str = "zeros",
-                 padded: bool = False):  # fmt: skip
+                 fit: str | None = None):  # fmt: skip
         super().__init__()
-        self.padded = padded
+        self.fit = fit
         self.inc, self.pool = DoubleConv(channels, width, mode), nn.MaxPool2d(2)
         self.down1, self.down2 = DoubleConv(width, 2 * width, mode), DoubleConv(2 * width, 4 * width, mode)
         self.up1, self.conv1 = doubling(up, 4 * width), DoubleConv(4 * width, 2 * width, mode)
@@ -49,7 +49,9 @@ class UNet(nn.Module):
         return fine
 
     def joined(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        if self.padded:
+        if self.fit == "resize" and coarse.shape[2:] != fine.shape[2:]:
+            coarse = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
+        if self.fit == "pad":
             rows, columns = fine.size(2) - coarse.size(2), fine.size(3) - coarse.size(3)
             coarse = F.pad(coarse, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
         return torch.cat([fine, coarse], dim=1)

@@ -1,5 +1,7 @@
 """Classifiers of depthwise and grouped convolutions: EfficientNet-, ShuffleNet- and ConvNeXt-like."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,6 +141,50 @@ class LayerNorm2d(nn.LayerNorm):
         return x.permute(0, 3, 1, 2)
 
 
+class ResponseNorm(nn.Module):
+    """Channels compete by their norms over the image (Woo et al. 2023); channels last."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        relative = size / (size.mean(dim=-1, keepdim=True) + 1e-6)
+        return self.gamma * (x * relative) + self.beta + x
+
+
+class Permute(nn.Module):
+    """Another order of axes, as a layer."""
+
+    def __init__(self, dims: list[int]):
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.permute(x, self.dims)
+
+
+class ConvNeXtSequence(nn.Module):
+    """The block of ConvNeXt, or of its second version, as one sequence of layers."""
+
+    def __init__(self, width: int, response: bool = False):
+        super().__init__()
+        norm = [ResponseNorm(4 * width)] if response else []
+        self.block = nn.Sequential(
+            nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width),
+            Permute([0, 2, 3, 1]), nn.LayerNorm(width, eps=1e-6),
+            nn.Linear(width, 4 * width), nn.GELU(), *norm, nn.Linear(4 * width, width),
+            Permute([0, 3, 1, 2]),
+        )  # fmt: skip
+        self.layer_scale = nn.Parameter(torch.full((width, 1, 1), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = self.layer_scale * self.block(x)
+        result += x
+        return result
+
+
 class ConvNeXtBlock(nn.Module):
     """Depthwise 7x7, then channels last: normalization and a perceptron, scaled."""
 
@@ -159,12 +205,13 @@ class ConvNeXtBlock(nn.Module):
 class ConvNeXt(nn.Module):
     """A stem of 4x4 patches, two stages, a 2x2 convolution with stride between them."""
 
-    def __init__(self, width: int = 8, channels: int = 3, classes: int = 10):
+    def __init__(self, width: int = 8, channels: int = 3, classes: int = 10,
+                 block: Callable[[int], nn.Module] = ConvNeXtBlock):  # fmt: skip
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(channels, width, kernel_size=4, stride=4), LayerNorm2d(width, eps=1e-6))
-        self.stage1 = nn.Sequential(ConvNeXtBlock(width), ConvNeXtBlock(width))
+        self.stage1 = nn.Sequential(block(width), block(width))
         self.downsample = nn.Sequential(LayerNorm2d(width, eps=1e-6), nn.Conv2d(width, 2 * width, kernel_size=2, stride=2))
-        self.stage2 = nn.Sequential(ConvNeXtBlock(2 * width))
+        self.stage2 = nn.Sequential(block(2 * width))
         self.norm = nn.LayerNorm(2 * width, eps=1e-6)
         self.head = nn.Linear(2 * width, classes)
 

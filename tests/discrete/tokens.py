@@ -30,7 +30,7 @@ class ViT(nn.Module):
 
     def __init__(self, side: int = 32, patch: int = 8, width: int = 16, heads: int = 2, channels: int = 3, classes: int = 10):
         super().__init__()
-        self.width = width
+        self.side, self.patch, self.width = side, patch, width
         self.conv_proj = nn.Conv2d(channels, width, patch, patch)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embedding = nn.Parameter(torch.zeros(1, (side // patch) ** 2 + 1, width))
@@ -38,9 +38,11 @@ class ViT(nn.Module):
         self.ln, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        n = x.shape[0]
-        x = self.conv_proj(x)
-        x = x.reshape(n, self.width, -1).permute(0, 2, 1)
+        n, _, h, w = x.shape
+        torch._assert(h == self.side, f"Got an image of height {h}, expected {self.side}.")
+        torch._assert(w == self.side, f"Got an image of width {w}, expected {self.side}.")
+        cells = (h // self.patch) * (w // self.patch)
+        x = self.conv_proj(x).reshape(n, self.width, cells).permute(0, 2, 1)
         x = torch.cat([self.class_token.expand(n, -1, -1), x], dim=1)
         x = self.ln(self.layers(x + self.pos_embedding))
         return self.head(x[:, 0])
