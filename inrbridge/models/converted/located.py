@@ -12,11 +12,11 @@ from inrbridge.nn import Sampled
 
 
 class NeedsGrid(Exception):
-    """A step has no meaning on points: its level has to live on its own grid."""
+    """A step has no meaning on points: its level has to live on its own grid; `line` is where the discrete network does this."""
 
-    def __init__(self, level: Level, why: str):
+    def __init__(self, level: Level, why: str, line: str = ""):
         super().__init__(why)
-        self.level, self.why = level, why
+        self.level, self.why, self.line = level, why, line
 
 
 @dataclass(frozen=True, eq=False)

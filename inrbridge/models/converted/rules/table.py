@@ -76,7 +76,7 @@ def apply_on_points(run: Run, step: Step, operation: Callable, args: list, kwarg
     except NeedsGrid as need:
         for x in located:
             if not x.level.on_grid:
-                raise NeedsGrid(x.level, need.why) from None
+                raise NeedsGrid(x.level, need.why, step.line) from None
         args, kwargs = _map((args, kwargs), lambda x: x.on_grid())
         return operation(*args, **kwargs)
 
