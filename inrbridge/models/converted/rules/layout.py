@@ -272,3 +272,9 @@ def roll(run: Run, x, shifts, dims=None):
     if dims is None or not isinstance(dims, int):
         raise NeedsGrid(x.level, "it rolls pixels")
     return x.with_values(x.values.roll(shifts, _axis(x, dims, "it rolls pixels")))
+
+
+@rule("torch.flip", ".flip")
+def flip(run: Run, x, *dims):
+    """Flip axes that are no pixels', as RGB to BGR."""
+    return x.with_values(x.values.flip([_axis(x, d, "it mirrors the pixels") for d in _numbers(dims)]))
