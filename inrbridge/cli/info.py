@@ -77,8 +77,8 @@ def show_verdicts(path: str, as_json: bool) -> None:
     print_table(["format", "plugin", "version", "recognizes it"], rows)
 
 
-def option(text: str) -> tuple[str, object]:
-    """Read OPTION=VALUE; the value is JSON where it can be, else text.
+def option(text: str, flag: str = "--set") -> tuple[str, object]:
+    """Read OPTION=VALUE behind a flag; the value is JSON where it can be, else text.
 
     >>> option("omega_0=30"), option("order=xy")
     (('omega_0', 30), ('order', 'xy'))
@@ -87,7 +87,8 @@ def option(text: str) -> tuple[str, object]:
 
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise ConfigError(f'Got --set "{text}", expected OPTION=VALUE, such as --set omega_0=30.')
+        example = "omega_0=30" if flag == "--set" else "width=16"
+        raise ConfigError(f'Got {flag} "{text}", expected OPTION=VALUE, such as {flag} {example}.')
     try:
         return name, json.loads(value)
     except ValueError:

@@ -24,6 +24,7 @@ VERBS = {
     "predict": "apply a trained model to field files",
     "distill": "fit a field of another format to any field",
     "generate": "let a trained model make new fields",
+    "convert": "turn a pretrained network on pixels into an INR-Net",
     "models": "list the architectures and their options",
     "config": "write, show or check a training configuration",
     "check": "run the conformance laws on an installed format",

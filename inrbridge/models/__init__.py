@@ -45,6 +45,7 @@ __all__ = [
     "UNet",
     "UniversalApproximator",
     "build_model",
+    "is_own_model",
     "model_class",
     "model_names",
     "model_options",
@@ -107,6 +108,11 @@ def build_model(name: str, domain: Domain, in_channels: int, classes: int, *, ge
                 f'Model "{name}" has no option "{key}"; expected one of: {", ".join(known)}.{did_you_mean(key, known)}'
             )
     return model(domain, in_channels, classes, generator=generator, **options)
+
+
+def is_own_model(kind: type) -> bool:
+    """Whether a class is one that `build_model` finds by its `name`, without importing anything."""
+    return (_MODELS | _CONVERTED).get(getattr(kind, "name", None)) is kind
 
 
 def model_class(name: str) -> type[INRNet]:

@@ -18,7 +18,7 @@ from inrbridge.data.alignment import align
 from inrbridge.discretization import Discretization
 from inrbridge.errors import CannotSave, ConfigError, ShapeMismatch, unknown_name
 from inrbridge.field import Field
-from inrbridge.models import model_class, model_names
+from inrbridge.models import is_own_model
 from inrbridge.models.dense import DenseNet
 from inrbridge.models.net import INRNet
 from inrbridge.native import native_header
@@ -207,7 +207,7 @@ def _checked_points(points: Mapping[str, object]) -> dict[str, object]:
 def _name_of(net: INRNet) -> str:
     """Return the name by which `build_model` finds the class of a net."""
     kind = type(net)
-    if net.name in model_names() and model_class(net.name) is kind:
+    if is_own_model(kind):
         return net.name
     if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
         raise CannotSave(

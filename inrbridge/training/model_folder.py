@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from inrbridge import __version__
+from inrbridge.data.view import View
 from inrbridge.domains import Domain, domain_from_config
 from inrbridge.errors import CannotOpen, ConfigError, InrBridgeError, MissingFile
-from inrbridge.models import build_model
+from inrbridge.models import INRNet, build_model
 from inrbridge.plugins import registry
 from inrbridge.training.checkpoint import compare_tensors, load_tensors_into, save_tensors
 from inrbridge.writing import written_whole
@@ -52,6 +53,27 @@ class Card:
     @property
     def domain(self) -> Domain:
         return domain_from_config(self.model["domain"])
+
+    @classmethod
+    def of(cls, net: INRNet, *, channels: Sequence[str] | None = None, class_names: Sequence[str] | None = None,
+           sampler: str = "lattice", n: int | None = None, activation: str = "identity", command: str = "") -> Card:  # fmt: skip
+        """Return the card of a net that no run here has trained.
+
+        Args:
+            channels: names of its input channels; None numbers them. class_names: of its outputs, likewise.
+            sampler, n: of its evaluation; n None: as many points as the net's own discretization has.
+            activation: of an output that is a field.
+        """
+        channels, class_names = (
+            [str(i) for i in range(count)] if names is None else list(names)
+            for names, count in ((channels, net.in_channels), (class_names, net.classes))
+        )
+        for what, names, count in (("channels", channels, net.in_channels), ("classes", class_names, net.classes)):
+            if len(names) != count:
+                raise ConfigError(f"Got names of {len(names)} {what}, expected {count}, as many as the net has.")
+        return cls(model=net.config(), task=net.kind, channels=channels, class_names=class_names, view=View().to_json(),
+                   points={"sampler": sampler, "n": n or len(net.own_discretization()), "seed": 0}, command=command,
+                   activation=activation if net.kind == "dense" else "")  # fmt: skip
 
 
 def save_model(folder: str | Path, model: nn.Module, card: Card) -> None:
@@ -165,11 +187,12 @@ def _readme(card: Card, title: str) -> str:
         f"{card.domain}", "with the channels "
         + ", ".join(card.channels) + ".", "",
         "## Data", "",
-        f"Store `{data.get('store') or 'given in memory'}`, split `{data.get('train_split') or 'all'}`.",
-        f"Formats: {formats or 'none named'}.",
+        *([f"Store `{data.get('store') or 'given in memory'}`, split `{data.get('train_split') or 'all'}`.",
+           f"Formats: {formats or 'none named'}."] if card.training else ["Not trained here: the weights were given."]),
         f"Classes: {', '.join(card.class_names) if card.class_names and not makes else 'none'}.", "",
         "## Metrics", "",
-        f"Split `{data.get('eval_split') or 'none'}`, {points}; training seed {run.get('seed', 0)}, {card.steps} steps.", "",
+        f"Split `{data.get('eval_split') or 'none'}`, {points}; training seed {run.get('seed', 0)}, {card.steps} steps."
+        if card.training else f"Evaluated on {points}.", "",
         *(["| figure | value |", "|---|---|", *scores] if scores else ["Not measured."]), "",
         "## Use", "",
         "    inrbridge generate FOLDER -n 16 -o DIR" if makes else "    inrbridge predict FOLDER FILES...", "",
