@@ -38,7 +38,8 @@ def architecture(name: str, options: list[str]):
     place, colon, attribute = name.partition(":")
     if not (colon and place and attribute):
         raise ConfigError(f'Got --arch "{name}", expected MODULE:NAME, such as nets:UNet for the class UNet in nets.py.')
-    sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         found = importlib.import_module(place.removesuffix(".py"))
         for part in attribute.split("."):
@@ -48,7 +49,7 @@ def architecture(name: str, options: list[str]):
             f'Got --arch "{name}", but {error}; expected a module in this folder or of an installed package, and a name in it.'
         ) from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(here)
     if isinstance(found, nn.Module):
         return found
     arguments = dict(option(text, "--arch-options") for text in options)

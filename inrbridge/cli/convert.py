@@ -31,7 +31,7 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--classes", metavar="NAMES", help="of the output, by comma, or a file with one a line")
     parser.add_argument("--domain", metavar="DOMAIN", default="centered",
-                        help="centered ([-1, 1] along each axis, as fields of images are; default), unit, torus, or JSON")  # fmt: skip
+                        help="centered ([-1, 1] on each axis, as fields of images; default), unit, torus, or JSON")  # fmt: skip
     parser.add_argument("--mean", metavar="NUMBERS", help="of the channels, subtracted first, by comma; of colours in 0..1")
     parser.add_argument("--std", metavar="NUMBERS", help="of the channels, divided by then")
     parser.add_argument("--activation", choices=["identity", "softmax", "sigmoid"],

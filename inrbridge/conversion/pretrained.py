@@ -27,7 +27,7 @@ class Normalized(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not len(mean) or not all(s > 0 for s in std):
             raise ConfigError(
-                f"Got the mean {list(mean)} and the standard deviation {list(std)} of the channels, expected one number of each for "
+                f"Got the mean {list(mean)} and the standard deviation {list(std)} of the channels, expected one of each for "
                 "every channel, the latter above 0."
             )
         self.network = network
@@ -60,8 +60,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, prefix: str | None
         parts = [f"lack {_some(missing)}"] * bool(missing) + [f"have {_some(strange)} besides"] * bool(strange)
         raise ConfigError(
             f"The weights {' and '.join(parts)}, expected the {len(wanted)} tensors of {type(module).__name__}, such as "
-            f"{next(iter(wanted), 'none')}; build the architecture that they were trained with, or say what stands before the names "
-            "(prefix) and which tensors are of no account (ignore)."
+            f"{next(iter(wanted), 'none')}; build the architecture that they were trained with, or say what stands before "
+            "the names (prefix) and which tensors are of no account (ignore)."
         )
     differing = [name for name in wanted if name in found and wanted[name].shape != found[name].shape]
     if differing:
