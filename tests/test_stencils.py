@@ -1,11 +1,14 @@
 """Geometry: each rule does what its definition says, at every border, and is computed once."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from inrbridge.domains import Ball, Box, Region, Sphere, Torus
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow, UnknownName
+from inrbridge.ops.cpu import SparseRows
 from inrbridge.sampling import grid, lattice, points, sobol
 from inrbridge.stencils import (  # fmt: skip
     BORDERS,
@@ -18,9 +21,10 @@ from inrbridge.stencils import (  # fmt: skip
     Reconstruct,
     build_stencil,
     kernel_nodes,
+    reconstruct,
 )
 from inrbridge.stencils.bases import cardinal_bspline
-from inrbridge.stencils.reconstruct import LEBESGUE_LIMIT, moving_least_squares
+from inrbridge.stencils.reconstruct import LEBESGUE_LIMIT, Samples, moving_least_squares
 
 H = 2 / 16
 SPACING = (H, H)
@@ -71,7 +75,7 @@ def test_weights_stay_bounded_where_scattered_points_make_the_fit_singular(seed)
 
 def test_points_on_a_line_lower_the_order_instead_of_failing():
     line = np.stack([np.linspace(-1, 1, 40), np.zeros(40)], 1)
-    index, weight = moving_least_squares(line, np.array([[0.01, 0.0], [0.3, 0.1]]), order=2, neighbors=12)
+    index, weight = moving_least_squares(Samples(line), np.array([[0.01, 0.0], [0.3, 0.1]]), order=2, neighbors=12)
     assert np.isfinite(weight).all() and np.allclose(weight.sum(1), 1) and index.max() < 40
 
 
@@ -235,3 +239,39 @@ def test_a_users_own_points(generator):
     coords = torch.rand(300, 2, generator=generator, dtype=torch.float64) * 2 - 1
     dense = build_stencil(Reconstruct(NODES, SPACING), points(Box.centered(2), coords)).dense()
     torch.testing.assert_close(dense[:, 4], torch.eye(300, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("border", ["zeros", "renormalize", "circular"])
+def test_many_nodes_are_read_in_parts(border, generator, monkeypatch):
+    source = sobol(Box.centered(2), 128, generator, dtype=torch.float64)
+    whole = build_stencil(Reconstruct(NODES, SPACING), source, border=border).matrix
+    source.cache.clear()
+    monkeypatch.setattr(reconstruct, "AT_ONCE", 7)
+    parts = build_stencil(Reconstruct(NODES, SPACING), source, border=border).matrix
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_the_memory_of_a_stencil_is_that_of_its_entries(generator, monkeypatch):
+    source = lattice(Box.centered(2), 2048, generator)
+
+    def peak() -> float:
+        source.cache.clear()
+        tracemalloc.start()
+        stencil = build_stencil(Reconstruct(NODES, SPACING), source)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most / (16 * len(stencil.matrix.columns))  # 8 bytes for the column, 8 for the weight
+
+    monkeypatch.setattr(reconstruct, "AT_ONCE", 256)
+    assert peak() < 5
+    monkeypatch.setattr(reconstruct, "AT_ONCE", 2**30)
+    assert peak() > 10  # all at once
+
+
+def test_entries_of_a_sparse_matrix_come_in_any_order(generator):
+    row, column, weight = torch.arange(60) // 3, torch.arange(60) % 7, torch.rand(60, generator=generator)
+    shuffled = torch.randperm(60, generator=generator)
+    dense = torch.zeros(25, 7).index_put((row, column), weight, accumulate=True)
+    for entries in ((row, column, weight), (row[shuffled], column[shuffled], weight[shuffled])):
+        matrix = SparseRows.from_entries(*entries, 25)
+        torch.testing.assert_close(matrix.times(torch.eye(7), 0, 25), dense)

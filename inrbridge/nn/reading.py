@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,8 +10,6 @@ from inrbridge.errors import ShapeMismatch
 from inrbridge.nn.sampled import Sampled
 from inrbridge.stencils.reconstruct import reconstruct_at
 from inrbridge.stencils.stencil import Stencil
-
-AT_ONCE = 2**15  # places that are fitted together: 150 MB of monomials for each, in the plane
 
 
 def read(sampled: Sampled, coords: Tensor, order: int = 2, neighbors: int | None = None) -> Tensor:
@@ -69,15 +66,8 @@ def _stencil(source: Discretization, coords: Tensor, order: int, neighbors: int 
     """Which samples each place (m, d) is read from, with which weights; those of field `own` where each has a field."""
     domain, n = source.domain, len(source)
     points, queries = (t.detach().double().cpu().numpy() for t in (source.points, coords))
-    rows, columns, weights = [], [], []
-    for start in range(0, len(queries), AT_ONCE):
-        part = queries[start : start + AT_ONCE]
-        index, weight = reconstruct_at(domain, points, part, order, neighbors)
-        row, place = np.nonzero(weight)
-        rows.append(torch.from_numpy(row + start))
-        columns.append(torch.from_numpy(index[row, place]))
-        weights.append(torch.from_numpy(weight[row, place]))
-    row, column, weight = (torch.cat(parts) for parts in (rows, columns, weights))
+    entries = reconstruct_at(domain, points, queries, order, neighbors)
+    row, column, weight = (torch.from_numpy(part) for part in entries)
     fields = 1
     if own is not None:
         column, fields = column + n * own[row], int(own.max()) + 1

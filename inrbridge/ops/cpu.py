@@ -29,10 +29,12 @@ class SparseRows(NamedTuple):
     @classmethod
     def from_entries(cls, rows: Tensor, columns: Tensor, weights: Tensor, count: int) -> "SparseRows":
         """Build it from entries in any order, all on the CPU."""
-        order = rows.argsort(stable=True)
+        if not bool((rows[1:] >= rows[:-1]).all()):
+            order = rows.argsort(stable=True)
+            columns, weights = columns[order], weights[order]
         offsets = torch.zeros(count + 1, dtype=torch.long)
         torch.cumsum(torch.bincount(rows, minlength=count), 0, out=offsets[1:])
-        return cls(columns[order], weights[order], offsets, offsets)
+        return cls(columns, weights, offsets, offsets)
 
     def to(self, like: Tensor) -> "SparseRows":
         """The same matrix on the device and in the dtype of a tensor."""

@@ -11,6 +11,8 @@ Lebesgue constant) is watched, the neighbourhood widened, and at last the order 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from inrbridge.stencils.borders import periods as border_periods
 from inrbridge.stencils.geometry import chord_tree
 
 LEBESGUE_LIMIT = 6.0  # one-sided quadratic fits in a corner stay below; nearly singular ones explode to 10^2 and more
+AT_ONCE = 2**15  # queries that are fitted together: 150 MB of monomials for each, in the plane
 
 
 def default_neighbors(order: int, dim: int) -> int:
@@ -35,60 +38,99 @@ def monomial_powers(order: int, dim: int) -> list[tuple[int, ...]]:
     return sorted((p for p in every if sum(p) <= order), key=lambda p: (sum(p), p))
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Where a function is sampled, ready to be searched.
+
+    Args:
+        points: (n, d).
+        periods: lengths (d,) after which space repeats, for periodic flat domains.
+        surface: a curved domain on which all lie; polynomials are then those of its tangent plane at the query.
+    """
+
+    points: np.ndarray
+    periods: np.ndarray | None = None
+    surface: Domain | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.points.shape[1] if self.surface is None else self.surface.intrinsic_dim
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        if self.surface is not None:
+            return chord_tree(self.points, self.surface)
+        if self.periods is None:
+            return cKDTree(self.points)
+        return cKDTree(np.mod(self.points, self.periods), boxsize=np.asarray(self.periods, float))
+
+    def folded(self, queries: np.ndarray) -> np.ndarray:
+        """Bring places (q, d) to where the tree knows them."""
+        return queries if self.periods is None or self.surface is not None else np.mod(queries, self.periods)
+
+    def offsets(self, queries: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The samples index (q, m) as seen from the queries, (q, m, d)."""
+        if self.surface is not None:
+            return self.surface.log_map(torch.from_numpy(queries)[:, None], torch.from_numpy(self.points[index])).numpy()
+        offset = self.points[index] - queries[:, None]
+        if self.periods is not None:
+            offset -= self.periods * np.round(offset / self.periods)
+        return offset
+
+
 def reconstruct_at(
     domain: Domain, points: np.ndarray, coords: np.ndarray, order: int, neighbors: int | None, border: str = "zeros"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the samples and weights (q, m) that evaluate a function sampled at points (n, d) of a domain at coords (q, d).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the sparse matrix (q, n) that evaluates a function sampled at points (n, d) of a domain at coords (q, d).
 
     `neighbors` None takes the measured default; a "circular" border closes a box on itself.
+
+    Returns:
+        Its entries by rows: row (e,) ascending, column (e,), weight (e,).
     """
     neighbors = neighbors or default_neighbors(order, domain.intrinsic_dim)
-    if not domain.is_flat:
-        return moving_least_squares(points, coords, order, neighbors, surface=domain)
-    low = np.asarray(domain.bounds[0])
-    return moving_least_squares(points - low, coords - low, order, neighbors, border_periods(border, domain))
+    if domain.is_flat:
+        low = np.asarray(domain.bounds[0])
+        coords, samples = coords - low, Samples(points - low, border_periods(border, domain))
+    else:
+        samples = Samples(points, surface=domain)
+    entries = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for start in range(0, len(coords), AT_ONCE):
+        index, weight = moving_least_squares(samples, coords[start : start + AT_ONCE], order, neighbors)
+        row, place = np.nonzero(weight)
+        entries.append((row + start, index[row, place], weight[row, place]))
+    row, column, weight = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    return row, column, weight
 
 
-def moving_least_squares(
-    points: np.ndarray,
-    queries: np.ndarray,
-    order: int,
-    neighbors: int,
-    periods: np.ndarray | None = None,
-    surface: Domain | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def moving_least_squares(samples: Samples, queries: np.ndarray, order: int, neighbors: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples and weights that evaluate a function at each query.
 
     Args:
-        points: (n, d) where the function is sampled.
-        queries: (q, d).
+        samples: where the function is known.
+        queries: (q, d), fitted all at once.
         order: polynomials up to this total degree are evaluated exactly, where the points allow it.
         neighbors: samples used for a query, before widening.
-        periods: lengths (d,) after which space repeats, for periodic flat domains.
-        surface: a curved domain on which all lie; polynomials are then those of its tangent plane at the query.
 
     Returns:
         index (q, m) and weight (q, m); weight 0 marks unused places.
     """
-    n, dim = len(points), points.shape[1] if surface is None else surface.intrinsic_dim
-    tree = cKDTree(*_periodic(points, periods)) if surface is None else chord_tree(points, surface)
-    if periods is not None and surface is None:
-        queries = np.mod(queries, periods)
+    n, queries = len(samples.points), samples.folded(queries)
     pending = np.arange(len(queries))
     pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for degree in range(order, -1, -1):
-        terms = len(monomial_powers(degree, dim))
+        terms = len(monomial_powers(degree, samples.dim))
         count = max(neighbors if degree == order else 2 * terms, terms)
         for _ in range(4):
             if len(pending) == 0 or count > n or (count == n and degree > 0 and terms > n):
                 break
-            index, weight = _fit(tree, points, queries[pending], degree, count, periods, surface)
+            index, weight = _fit(samples, queries[pending], degree, count)
             good = np.abs(weight).sum(1) <= LEBESGUE_LIMIT if degree > 0 else np.ones(len(pending), bool)
             pieces.append((pending[good], index[good], weight[good]))
             pending = pending[~good]
             count = -(-count * 3 // 2)
     if len(pending):  # fewer points than neighbours asked for: the nearest sample
-        index = tree.query(queries[pending], 1)[1].reshape(-1, 1)
+        index = samples.tree.query(queries[pending], 1)[1].reshape(-1, 1)
         pieces.append((pending, index, np.ones(index.shape)))
     width = max(piece.shape[1] for _, piece, _ in pieces)
     all_index, all_weight = np.zeros((len(queries), width), np.int64), np.zeros((len(queries), width))
@@ -97,27 +139,16 @@ def moving_least_squares(
     return all_index, all_weight
 
 
-def _periodic(points: np.ndarray, periods: np.ndarray | None) -> tuple:
-    if periods is None:
-        return (points,)
-    return np.mod(points, periods), 16, True, False, True, np.asarray(periods, float)
-
-
-def _fit(tree, points, queries, degree, count, periods, surface) -> tuple[np.ndarray, np.ndarray]:
+def _fit(samples: Samples, queries: np.ndarray, degree: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """One moving-least-squares fit of a degree on `count` neighbours for every query (q, d)."""
-    n = len(points)
+    n = len(samples.points)
     asked = min(count + 1, n)  # the one beyond the last sets the radius where weights reach zero
-    distance, index = tree.query(queries, asked)
+    distance, index = samples.tree.query(queries, asked)
     distance, index = distance.reshape(len(queries), asked), index.reshape(len(queries), asked)
     radius = distance[:, -1:] * (1.0 + 1e-9) + 1e-300
     if asked == n and count >= n:
         radius = radius * 1.2
-    if surface is not None:
-        offset = surface.log_map(torch.from_numpy(queries)[:, None], torch.from_numpy(points[index])).numpy()
-    else:
-        offset = points[index] - queries[:, None]
-        if periods is not None:
-            offset -= periods * np.round(offset / periods)
+    offset = samples.offsets(queries, index)
     offset /= radius[:, :, None]
     rho2 = (distance / radius) ** 2
     exact = rho2[:, 0] < 1e-12

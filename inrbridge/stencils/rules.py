@@ -116,13 +116,11 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     domain, points, n, k = source.domain, array(source.points), len(source), len(rule.nodes)
     coords, inside = node_coords(target, rule.nodes, domain, border, rule.spacing)
     query = np.flatnonzero(inside)
-    index, weight = reconstruct_at(domain, points, coords[inside], rule.order, rule.neighbors, border)
-    rows, slots = np.nonzero(weight)
-    values = weight[rows, slots]
+    rows, columns, values = reconstruct_at(domain, points, coords[inside], rule.order, rule.neighbors, border)
     if border == "renormalize":
         present = inside.reshape(-1, k).sum(1)
         values = values * (k / np.maximum(present, 1))[query[rows] // k]
-    return _stencil(target, n, k, query[rows], index[rows, slots], values)
+    return _stencil(target, n, k, query[rows], columns, values)
 
 
 def _stencil(

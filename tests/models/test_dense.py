@@ -10,6 +10,7 @@ from inrbridge.models.dense import DenseNet
 from inrbridge.nn import Activation, Conv, Sampled, Sequential, reading
 from inrbridge.nn.reading import read
 from inrbridge.sampling import lattice, sobol
+from inrbridge.stencils import reconstruct
 
 BOX = Box.centered(2)
 
@@ -111,6 +112,6 @@ def test_many_coordinates_are_read_in_parts(monkeypatch):
     coords = sobol(BOX, 50, torch.Generator().manual_seed(2)).points
     whole = read(sampled, coords)
     points.cache.clear()
-    monkeypatch.setattr(reading, "AT_ONCE", 7)
+    monkeypatch.setattr(reconstruct, "AT_ONCE", 7)
     torch.testing.assert_close(read(sampled, coords), whole)
     torch.testing.assert_close(read(sampled, coords.expand(2, -1, -1)), whole)
