@@ -74,16 +74,32 @@ class Placement:
         return all(abs(a - start) <= 1e-5 * h and abs(s - h) <= 1e-5 * h for a, s, start, h in pairs)
 
     def has_own_grid(self, shape: Shape) -> bool:
-        return shape in self.own_grids or (self.inner_grids and shape != self.resolution)
+        return math.prod(shape) == 1 or shape in self.own_grids or (self.inner_grids and shape != self.resolution)
 
 
 @dataclass(eq=False)
 class Places:
-    """The levels of one net on one given discretization; made as the steps reach them, and remembered with the points."""
+    """The levels of one net on one given discretization; made as the steps reach them, and remembered with the points.
+
+    Args:
+        all_grids: every level lives on its own grid.
+    """
 
     placement: Placement
     given: Discretization
+    all_grids: bool = False
     levels: dict[Shape, Level] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, given: Discretization, placement: Placement) -> Places:
+        """Return the levels on given points, the same object at each call.
+
+        Fewer points than pixels cannot carry what the kernels tell apart: fields are then read onto the grids.
+        """
+        key = ("places", placement)
+        if key not in given.cache:
+            given.cache[key] = cls(placement, given, len(given) < math.prod(placement.resolution))
+        return given.cache[key]
 
     def root(self) -> Level:
         """Return the level of the pixels."""
@@ -94,7 +110,7 @@ class Places:
         """Return the level of a shape; if it is the first time, it is placed at `start` and `step`, as part of `domain`."""
         if shape not in self.levels:
             covered = _covered(domain, shape, start, step)
-            on_grid = self.placement.has_own_grid(shape)
+            on_grid = self.all_grids or self.placement.has_own_grid(shape)
             points = (
                 grid_points(shape, start, step, covered, self.given) if on_grid else self._points(shape, start, step, covered)
             )
