@@ -1,25 +1,21 @@
 """Floor 7: discrete networks become INR-Nets (Wang & Golland 2023, section 4.1, property 4).
 
-tracing  a torch module -> a program
+tracing   a torch module -> a program
+settling  which of its levels have to live on their own grids
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
+from inrbridge.conversion.settling import settled_grids
 from inrbridge.conversion.tracing import trace
 from inrbridge.domains import Box, Domain, Torus
-from inrbridge.errors import ConfigError, SupportTooNarrow
-from inrbridge.models.converted import Converted, ConvertedDenseNet, ConvertedNet, NeedsGrid, checked_resolution
+from inrbridge.errors import ConfigError
+from inrbridge.models.converted import ConvertedDenseNet, ConvertedNet, checked_resolution
 from inrbridge.models.net import INRNet
-from inrbridge.nn import Sampled
-from inrbridge.sampling import lattice
 
-SETTLING = 64  # points on which the meaning of a program is tried out
 EXAMPLES = 2
 
 
@@ -42,10 +38,8 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
     like = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(EXAMPLES, channels, *shape, generator=generator).to(like)
-    training = module.training
-    program, root, output = trace(module.eval(), example)
-    module.train(training)
-    if not isinstance(output, Tensor) or output.ndim < 2:
+    program, root, output = trace(module, example)
+    if not isinstance(output, Tensor) or output.ndim < 1:
         raise ConfigError(
             f"Got an output of type {type(output).__name__} from {type(module).__name__}, expected class scores (b, classes) or "
             "maps (b, classes, *shape); wrap the module in one that returns the tensor you want."
@@ -60,29 +54,10 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
             domain, channels, classes, program=program.to_config(), resolution=list(shape), own_grids=own_grids, **options
         )
 
-    net = build(settled_grids(build([]), like))
+    net = build(settled_grids(build([]), like, dense))
     state = root.state_dict()
     net.network.load_state_dict({name: state[name] for name in net.network.state_dict()})
-    return net.to(like).train(training)
-
-
-def settled_grids(net: Converted, like: Tensor) -> list[list[int]]:
-    """Find the levels that have to live on their own grids: try the program on a few points until every step has a meaning."""
-    net = net.eval().to(like)
-    points = lattice(net.domain, SETTLING).to(like)
-    sampled = Sampled(points, like.new_zeros(EXAMPLES, SETTLING, net.in_channels))
-    found: list[tuple[int, ...]] = []
-    while True:
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", SupportTooNarrow)  # of course: the points are few, and the values of no account
-                net.run(sampled)
-            return [list(shape) for shape in found]
-        except NeedsGrid as need:
-            if need.level.shape in found:
-                raise ConfigError(f"Cannot convert: {need.why}.") from None
-            found.append(need.level.shape)
-            net.placement = replace(net.placement, own_grids=frozenset(found))
+    return net.to(like).train(module.training)
 
 
 def _channels(module: nn.Module, dim: int) -> int:

@@ -138,7 +138,7 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Program, nn.Module, objec
     """Record what a module does.
 
     Args:
-        module: in the mode it is traced in; it is not changed.
+        module: it is not changed.
         example: a batch of inputs (b, c, *shape).
 
     Returns:
@@ -147,7 +147,7 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Program, nn.Module, objec
     Raises:
         ConfigError: it cannot be recorded, or does what no program can say; names the operation, its line and why.
     """
-    module = copy.deepcopy(module)
+    module = copy.deepcopy(module).eval()
     tracer = _Tracer(module, example)
     try:
         with torch.no_grad():

@@ -18,8 +18,9 @@ def _map(x: Located) -> Located:
     return x
 
 
-def _like(x: Located, sampled) -> Located:
-    return Located(sampled.values.transpose(1, 2), x.level, 2, x.tokens)
+def _back(x: Located, values: Tensor) -> Located:
+    """Values (b, n, c) at the places of x."""
+    return x.with_values(values.transpose(1, 2))
 
 
 @rule("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")
@@ -27,13 +28,13 @@ def _batch(run: Run, module, input):
     x = _map(input)
     if x.level.on_grid:
         return _natively(x, module)
-    return _like(x, normalize_batch(x.sampled(), module))
+    return _back(x, normalize_batch(x.sampled(), module).values)
 
 
 @rule("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d")
 def _instance(run: Run, module, input):
     x = _map(input)
-    return _natively(x, module) if x.level.on_grid else _like(x, normalize_instances(x.sampled(), module))
+    return _natively(x, module) if x.level.on_grid else _back(x, normalize_instances(x.sampled(), module).values)
 
 
 @rule("GroupNorm")
@@ -51,7 +52,7 @@ def group_norm(run: Run, input, num_groups, weight=None, bias=None, eps=1e-5):
     x = _map(input)
     if x.level.on_grid:
         return _natively(x, lambda v: functional.group_norm(v, num_groups, weight, bias, eps))
-    return _like(x, standardize(x.sampled(), num_groups, SimpleNamespace(weight=weight, bias=bias, eps=eps))[0])
+    return _back(x, standardize(x.sampled(), num_groups, SimpleNamespace(weight=weight, bias=bias, eps=eps))[0])
 
 
 @rule("functional.batch_norm")
@@ -63,7 +64,7 @@ def batch_norm(run: Run, input, running_mean, running_var, weight=None, bias=Non
     layer = SimpleNamespace(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, training=training,
                             momentum=momentum, eps=eps, track_running_stats=running_mean is not None,
                             num_batches_tracked=running_var.new_zeros(()) if running_var is not None else None)  # fmt: skip
-    return _like(x, normalize_batch(x.sampled(), layer))
+    return _back(x, normalize_batch(x.sampled(), layer).values)
 
 
 @rule("functional.instance_norm")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from inrbridge.models.converted.levels import Places
 from inrbridge.models.converted.located import Located, NeedsGrid
@@ -63,7 +64,7 @@ def apply_on_points(run: Run, step: Step, operation: Callable, args: list, kwarg
         NeedsGrid: there is no rule, and a level of the inputs does not live on its grid.
     """
     located = list(_located((args, kwargs)))
-    if not located:
+    if not located or (operation is operator.getitem and not isinstance(args[0], Located)):  # of a tuple
         return operation(*args, **kwargs)
     name = {"module": type(operation).__name__, "method": f".{step.target}"}.get(step.kind, step.target)
     function = _RULES.get(name)
@@ -72,13 +73,19 @@ def apply_on_points(run: Run, step: Step, operation: Callable, args: list, kwarg
             raise NeedsGrid(located[0].level, f"{name.removeprefix('.')} has no meaning on points that are no pixels")
         if name not in _READS_PADDING:
             args, kwargs = _map((args, kwargs), lambda x: _RULES["padded"](run, x) if x.padding else x)
-        return function(run, operation, *args, **kwargs) if isinstance(operation, nn.Module) else function(run, *args, **kwargs)
+        called = (run, operation) if isinstance(operation, nn.Module) else (run,)
+        return _map(function(*called, *args, **kwargs), _plain_if_one)
     except NeedsGrid as need:
         for x in located:
             if not x.level.on_grid:
                 raise NeedsGrid(x.level, need.why, step.line) from None
         args, kwargs = _map((args, kwargs), lambda x: x.on_grid())
         return operation(*args, **kwargs)
+
+
+def _plain_if_one(x: Located) -> Located | Tensor:
+    """A map of one pixel has no places to tell apart: it goes on as the discrete tensor."""
+    return x.on_grid() if x.level.size == 1 and x.padding is None else x
 
 
 def _located(value) -> Iterator[Located]:
