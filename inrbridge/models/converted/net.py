@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.models.converted.adapted import PointKind, build_copy, copy_weights, nearest_kind
 from inrbridge.models.converted.levels import Placement, Places, checked_resolution, grid_points
 from inrbridge.models.converted.located import Located, feature_map
 from inrbridge.models.converted.program import Program, run_on_grid
@@ -23,7 +24,7 @@ class Converted:
     """What converted nets share: a network, its program, and its two meanings; mixed into INRNet."""
 
     def _set_up(self, program: dict, resolution, kernel: str, order: int, neighbors: int | None, oversampling: float,
-                inner: str, own_grids: Sequence[Sequence[int]]) -> None:  # fmt: skip
+                inner: str, own_grids: Sequence[Sequence[int]], adapted: Sequence[dict]) -> None:  # fmt: skip
         if kernel not in ("reconstruct", "spline"):
             raise ConfigError(f'Got kernel "{kernel}" for a converted net, expected "reconstruct" or "spline".')
         if inner not in ("points", "grid"):
@@ -37,7 +38,28 @@ class Converted:
         )
         self.program = Program.from_config(program)
         self.network = self.program.build()
+        self.adapted = nn.ModuleList(build_copy(self.program) for _ in adapted)
         self._own = self.pixels()
+
+    @property
+    def adapted_to(self) -> list[PointKind]:
+        """The kinds of points that the networks in `adapted` are for, one for each."""
+        return [PointKind(**kind) for kind in self.options["adapted"]]
+
+    def network_for(self, points: Discretization) -> nn.Module:
+        """Return the network whose weights suit points: on the pixel grid always the discrete network itself."""
+        place = None if self.placement.is_pixel_grid(points) else nearest_kind(self.adapted_to, PointKind.of(points))
+        return self.network if place is None else self.adapted[place]
+
+    def adapt(self, kind: PointKind) -> nn.Module:
+        """Return the copy of the network for points of a kind, with the network's own weights if it is new."""
+        if kind not in self.adapted_to:
+            like = next(iter([*self.network.parameters(), *self.network.buffers()]), torch.zeros(()))
+            copy = build_copy(self.program).to(like).train(self.network.training)
+            copy_weights(self.network, copy)
+            self.adapted.append(copy)
+            self.options["adapted"] = [*self.options["adapted"], kind.to_config()]
+        return self.adapted[self.adapted_to.index(kind)]
 
     def pixels(self) -> Discretization:
         """Return the pixel grid of the discrete network, in float32 on the CPU."""
@@ -54,9 +76,7 @@ class Converted:
             return run_on_grid(self.program, self.network, image)
         if points.domain != self.domain:
             raise ShapeMismatch(f"Got samples on {points.domain}, expected {self.domain}; align the fields first.")
-        key = ("places", self.placement)
-        places = points.cache.setdefault(key, Places(self.placement, points))
-        return self.run_at(sampled, places)
+        return self.run_at(sampled, Places.on(points, self.placement))
 
     def run_at(self, sampled: Sampled, places: Places) -> Located | Tensor:
         """Run the meaning on points, with the levels of `places`."""
@@ -69,7 +89,8 @@ class Converted:
         def apply(step, operation, args, kwargs):
             return apply_on_points(run, step, operation, args, kwargs)
 
-        return self.program.run(self.network, feature_map(Sampled(root.points, values), root), apply)
+        network = self.network_for(sampled.discretization)
+        return self.program.run(network, feature_map(Sampled(root.points, values), root), apply)
 
     def as_fields(self, fields):
         """Turn a pixel array (b, c, *shape) into samples on the grid of its shape; leave fields and samples as they are."""
@@ -105,6 +126,8 @@ _DOC = """
         oversampling: points of coarser levels for each one that the grid would keep, up to the number given.
         inner: "points": coarser levels live on a part of the given points; "grid": on their own grids.
         own_grids: shapes of the levels that live on their own grids in any case: a step is bound to their pixels.
+        adapted: kinds of points {"sampler", "points"} for which there are copies of the network with weights of their own
+            (`inrbridge.conversion.calibrate`, `finetune`). Points take the copy of their sampler that is nearest in number.
 """
 
 
@@ -115,13 +138,14 @@ class ConvertedNet(Converted, INRNet):
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
                  kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (),
+                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
                  generator: torch.Generator | None = None):  # fmt: skip
         options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
-                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids]}  # fmt: skip
+                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids],
+                   "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
         shape = checked_resolution(domain, resolution)
         super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options)
-        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids)
+        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids, adapted)
 
     def forward(self, fields, discretization: Discretization | None = None) -> Tensor:
         return super().forward(self.as_fields(fields), discretization)
@@ -130,7 +154,7 @@ class ConvertedNet(Converted, INRNet):
         output = self.run(sampled)
         if not isinstance(output, Tensor):
             raise ShapeMismatch(f"Got a map of shape {tuple(output.shape)} from a classifier, expected numbers (b, classes).")
-        return output.flatten(1)
+        return output.reshape(len(output), -1)
 
 
 class ConvertedDenseNet(Converted, DenseNet):
@@ -140,14 +164,15 @@ class ConvertedDenseNet(Converted, DenseNet):
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
                  kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (),
+                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
                  generator: torch.Generator | None = None):  # fmt: skip
         options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
-                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids]}  # fmt: skip
+                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids],
+                   "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
         shape = checked_resolution(domain, resolution)
         super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options, width=classes)
         self.head = torch.nn.Identity()  # the network's own last layers made the values
-        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids)
+        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids, adapted)
 
     def forward(
         self, fields, discretization: Discretization | None = None, *, at: Tensor | None = None, seen: Tensor | None = None
