@@ -1,4 +1,4 @@
-"""Apply a trained model to field files of any format.
+"""Apply a trained model to field files of any format, and to images.
 
 A file that cannot be opened is reported and the others go on; the exit code is then 1. A dense net gives fields: with -o each
 becomes a file that opens like any other, without the run.

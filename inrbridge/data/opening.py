@@ -24,7 +24,9 @@ from inrbridge.field import Field
 from inrbridge.formats import Format
 from inrbridge.io import absent_readers, count_fields, identify_probe, look, open_field, open_fields
 from inrbridge.plugins import all_formats, get_format
+from inrbridge.signals import read_signal
 
+SIGNALS = ("png", "jpeg", "wav")
 # what a single file can be guilty of; a full disk or a wrong pattern is no reason to go on with the next file
 OPENING_ERRORS = (AmbiguousFormat, CannotOpen, CannotSave, ConfigError, NotFinite, PluginError, UnknownName)
 
@@ -43,6 +45,15 @@ class Entry:
     def open(self) -> Field:
         """Open the field; raises as `open_field` does."""
         return open_field(self.path, self.format, **self.options)
+
+
+@dataclass(frozen=True)
+class SignalEntry(Entry):
+    """An image or sound: its samples as a grid field, which passes through each of them."""
+
+    def open(self) -> Field:
+        """Read the samples; raises as `read_signal` does."""
+        return read_signal(self.path).field
 
 
 @dataclass(frozen=True)
@@ -100,10 +111,11 @@ def claim(source: Source, format: str | None, options: Mapping[str, object]) -> 
     return Claimed(source.path, name, count, mine)
 
 
-def entries_of(path: str | Path, format: str | None = None) -> list[Entry]:
+def entries_of(path: str | Path, format: str | None = None, *, signals: bool = False) -> list[Entry]:
     """List the fields at a path: one, or those of a file that holds several, or those of a folder that is none itself.
 
-    What no format claims is listed only where nothing else is: opening it tells why.
+    What no format claims is listed only where nothing else is: opening it tells why. With `signals` images and sounds are fields
+    too, unless a format is named.
     """
     path = Path(path)
     if path.is_dir() and not _is_claimed(path):
@@ -116,6 +128,9 @@ def entries_of(path: str | Path, format: str | None = None) -> list[Entry]:
     found = []
     for source in sources:
         try:
+            if signals and format is None and look(source.path).magic in SIGNALS:
+                found.append(SignalEntry(source.path))
+                continue
             claimed = claim(source, format, {})
         except InrBridgeError:
             found.append(Entry(source.path, format))

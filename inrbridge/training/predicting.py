@@ -33,7 +33,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
 
     Args:
         fields: fields, paths, or a mixture; each is brought to the model's domain and channels. A folder stands for the
-            field files in it, a file of several fields for each of them.
+            field files in it, a file of several fields for each of them, an image or sound for the grid of its samples.
         format: of the files; None asks the installed formats.
         sampler, n, seed, device: as in `evaluate`.
         keep_going: give {"path", "error"} for what cannot be opened or aligned, instead of raising.
@@ -100,7 +100,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
 def _opened_or_not(fields: Iterable, format: str | None) -> Iterator[Field | Entry]:
     for item in fields:
         if isinstance(item, str | Path):
-            yield from entries_of(item, format)
+            yield from entries_of(item, format, signals=True)
         else:
             yield item
 

@@ -147,6 +147,24 @@ def test_eval_and_predict_take_it_on_any_points(place, converted, capsys, tmp_pa
     assert json.loads(capsys.readouterr().out)[0]["points"] >= 64
 
 
+def test_predict_takes_images_and_folders_of_them(place, converted, capsys, tmp_path):
+    from PIL import Image
+
+    pixels = torch.randint(0, 256, (3, 8, 8, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image.numpy()).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert main(["predict", str(converted), str(tmp_path), "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    expected = load_model(converted)(pixels.permute(0, 3, 1, 2).float() / 255).softmax(-1)
+    found = torch.tensor([list(a["probabilities"].values()) for a in answers])
+    torch.testing.assert_close(found, expected.detach().float(), atol=1e-5, rtol=0)
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
+    assert main(["predict", str(converted), *(str(tmp_path / f"{i}.png") for i in range(2)), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "label" in json.loads(out)[0] and "1.png" in json.loads(out)[1]["error"] and "1.png" in err
+
+
 def test_it_tells_what_was_converted(here, tmp_path, capsys):
     words = ["convert", "flat.safetensors", "--arch", "stranger_nets.py:Tiny", "--arch-options", "flat=true"]
     words += ["--resolution", "8x8"]
