@@ -1,6 +1,6 @@
 """Floor 7: fine-tuning: a converted net learns, on points, to say what it says on its own pixel grid.
 
-A short distillation (Hinton, Vinyals & Dean 2015): the discrete network teaches the copy of itself that serves points of one kind.
+A short distillation (Hinton, Vinyals & Dean 2015): the discrete network teaches the copy of itself for points of one kind.
 """
 
 from __future__ import annotations
