@@ -19,6 +19,7 @@ from inrbridge.discretization import Discretization, Grid
 from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import EmptyDiscretization, ShapeMismatch, unknown_name
 
+EdgeCells = tuple[tuple[float, float, float], ...]
 BEYOND = 8.0  # sizes of the domain; kernels never reach as far
 BORDERS = ("zeros", "reflect", "replicate", "circular", "valid", "renormalize")
 
@@ -48,8 +49,16 @@ def repeats(border: str, domain: Domain) -> np.ndarray:
     return np.asarray(domain.axis_periods) > 0
 
 
-def fold(coords: np.ndarray, domain: Domain, border: str, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def whole_cells(spacing: tuple[float, ...]) -> EdgeCells:
+    """Return cells of a size, the outermost of which end at the edges."""
+    return tuple((h / 2, h / 2, h) for h in spacing)
+
+
+def fold(coords: np.ndarray, domain: Domain, border: str, cells: EdgeCells) -> tuple[np.ndarray, np.ndarray]:
     """Bring coordinates (q, d) that left the domain back where their value is defined.
+
+    Args:
+        cells: whose values a "reflect" or "replicate" border repeats.
 
     Returns:
         The coordinates, and for each whether a value is there at all: (q, d), bool (q,).
@@ -60,16 +69,16 @@ def fold(coords: np.ndarray, domain: Domain, border: str, spacing: tuple[float, 
         coords = np.where(around, low + np.mod(coords - low, high - low), coords)
         if around.all() and isinstance(domain, Box | Torus):
             return coords, np.ones(len(coords), bool)
+    before, after, step = np.asarray(cells).T
     if border == "reflect":
-        half = np.asarray(spacing) / 2
         slack = 1e-9 * (high - low)
-        coords = np.where(coords < low - slack, 2 * (low + half) - coords, coords)
-        coords = np.where(coords > high + slack, 2 * (high - half) - coords, coords)
+        coords = np.where(coords < low - slack, 2 * (low + before) - coords, coords)
+        coords = np.where(coords > high + slack, 2 * (high - after) - coords, coords)
     if border == "replicate":
-        # as far inside as outside, but no further than the centre of the outermost cell: values stay continuous at the edge
-        half = np.asarray(spacing) / 2
-        coords = np.where(coords < low, np.minimum(2 * low - coords, low + half), coords)
-        coords = np.where(coords > high, np.maximum(2 * high - coords, high - half), coords)
+        # the further outside the further inside, until the first centre outside shows the outermost inside: values stay
+        # continuous at the edge
+        coords = np.where(coords < low, low + np.minimum((low - coords) * (before / (step - before)), before), coords)
+        coords = np.where(coords > high, high - np.minimum((coords - high) * (after / (step - after)), after), coords)
         coords = np.clip(coords, low, high)
     inside = domain.contains(torch.from_numpy(coords)).numpy()
     return coords, inside

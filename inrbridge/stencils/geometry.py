@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
-from inrbridge.stencils.borders import fold, ghosts
+from inrbridge.stencils.borders import EdgeCells, fold, ghosts
 from inrbridge.stencils.nodes import Offsets
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -21,13 +21,13 @@ def array(points: torch.Tensor) -> np.ndarray:
 
 
 def node_coords(
-    target: Discretization, nodes: Offsets, domain: Domain, border: str, spacing: tuple[float, ...]
+    target: Discretization, nodes: Offsets, domain: Domain, border: str, cells: EdgeCells
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the node of every output point, row i * k + node, (m * k, d), and whether a value is there, bool (m * k,)."""
     outputs, offsets = array(target.points), np.asarray(nodes)
     if domain.is_flat:
         coords = outputs[:, None] + offsets[None]  # (m, k, d)
-        return fold(coords.reshape(-1, coords.shape[2]), domain, border, spacing)
+        return fold(coords.reshape(-1, coords.shape[2]), domain, border, cells)
     coords = domain.exp_map(torch.from_numpy(outputs)[:, None], torch.from_numpy(offsets)[None]).flatten(0, 1)
     return coords.numpy(), domain.contains(coords).numpy()
 

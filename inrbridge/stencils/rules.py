@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
 from inrbridge.stencils.bases import Basis, Radial
-from inrbridge.stencils.borders import check_border, shrink
+from inrbridge.stencils.borders import EdgeCells, check_border, shrink, whole_cells
 from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.geometry import array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
@@ -26,14 +26,16 @@ from inrbridge.stencils.stencil import BinnedStencil, Stencil
 class Reconstruct:
     """P[i, k, :] evaluates f at x_i + node_k, exactly for polynomials up to `order`.
 
-    `neighbors` samples an evaluation (None: the measured default); `spacing` is the distance between nodes,
-    where reflecting borders have their mirror.
+    `neighbors` samples an evaluation (None: the measured default); `spacing` is the distance between nodes. `cells` says which
+    cells a reflecting or replicating border repeats: along each axis the distances of the outermost centres from the edges,
+    before and after, and from one centre to the next; None: of size `spacing`, the outermost ones at the edges.
     """
 
     nodes: Offsets
     spacing: tuple[float, ...]
     order: int = 2
     neighbors: int | None = None
+    cells: EdgeCells | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     _warn_if_narrow([b + a + h for b, a, h in zip(before, after, rule.spacing, strict=True)], source)
     target = _outputs(source, target, border, stride, before, after)
     domain, points, n, k = source.domain, array(source.points), len(source), len(rule.nodes)
-    coords, inside = node_coords(target, rule.nodes, domain, border, rule.spacing)
+    coords, inside = node_coords(target, rule.nodes, domain, border, rule.cells or whole_cells(rule.spacing))
     query = np.flatnonzero(inside)
     rows, columns, values = reconstruct_at(domain, points, coords[inside], rule.order, rule.neighbors, border)
     if border == "renormalize":

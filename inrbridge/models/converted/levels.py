@@ -18,7 +18,7 @@ from inrbridge.discretization import Discretization, Grid, Lattice
 from inrbridge.domains import Box, Domain
 from inrbridge.errors import ShapeMismatch
 from inrbridge.sampling import lattice
-from inrbridge.stencils.borders import shrink
+from inrbridge.stencils.borders import EdgeCells, shrink
 
 Shape = tuple[int, ...]
 Lengths = tuple[float, ...]
@@ -37,6 +37,13 @@ class Level:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def edge_cells(self) -> EdgeCells:
+        """Where the outermost cells lie in the domain of the points: what padding repeats."""
+        low, high = self.points.domain.bounds
+        axes = zip(self.start, self.step, self.shape, low, high, strict=True)
+        return tuple((a - lo, hi - a - h * (n - 1), h) for a, h, n, lo, hi in axes)
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,11 @@ class Nodes:
 
     def reconstruction(self, run: Run, border: str) -> Stencil:
         """Return the stencil that reads the map of `source` at all nodes, in the order of a torch kernel."""
-        spacing = tuple(h * d for h, d in zip(self.source.step, self.window.dilation, strict=True))
+        axes = zip(self.source.step, self.window.dilation, self.window.size, strict=True)
+        wide = self.source.points.spacing  # along an axis with one node it reads the map, is no kernel that may be too narrow
+        spacing = tuple(h * d if k > 1 else wide for h, d, k in axes)
         nodes = tuple(itertools.product(*self.offsets))
-        if len(nodes) == 1:  # reads a map, is no kernel whose width may be too narrow
-            spacing = (self.source.points.spacing,) * len(spacing)
-        rule = Reconstruct(nodes, spacing, run.reading.order, run.reading.neighbors)
+        rule = Reconstruct(nodes, spacing, run.reading.order, run.reading.neighbors, self.source.edge_cells)
         return build_stencil(rule, self.source.points, self.moved, border)
 
     def surface(self, border: str) -> Stencil:
