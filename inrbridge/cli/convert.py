@@ -11,12 +11,16 @@ examples:
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from inrbridge.cli.arguments import count, positive
 from inrbridge.cli.tables import print_facts
 
-USUAL = {"domain": "centered", "kernel": "reconstruct", "order": 2, "oversampling": 1.0, "inner": "points"}
+USUAL = {"domain": "centered", "kernel": "reconstruct", "order": 2, "oversampling": 1.0, "inner": "points",
+         "calibrate_fields": 256, "sampler": ["lattice", "sobol"]}  # fmt: skip
+
+SEEDS = range(1, 5)  # of the points that a net is calibrated on: those of an evaluation (seed 0) are as new to it as any
 
 
 def add_arguments(parser) -> None:
@@ -43,6 +47,13 @@ def add_arguments(parser) -> None:
     points.add_argument("--neighbors", metavar="N", type=count, help="points of a local fit")
     points.add_argument("--oversampling", metavar="X", type=positive, default=1.0, help="points of coarser levels per pixel")
     points.add_argument("--inner", choices=["points", "grid"], default="points", help="where coarser levels live")
+    adapting = parser.add_argument_group("adapting it to such points, in one pass over fields without labels")
+    adapting.add_argument("--calibrate", metavar="PATH", nargs="+", help="a store, images or field files of the kind it is for")
+    adapting.add_argument("--calibrate-fields", metavar="N", type=count, default=256, help="how many of them (default 256)")
+    adapting.add_argument("--calibrate-split", metavar="NAME", help="of a store; without it, all of it")
+    adapting.add_argument("--sampler", metavar="NAME", nargs="+", default=["lattice", "sobol"], help="default lattice sobol")
+    adapting.add_argument("--points", metavar="N", type=count, nargs="+", help="numbers of points; default as many as pixels")
+    adapting.add_argument("--ridge", metavar="X", type=positive, help="correct all weights too, held back by X (0.1 is cautious)")
     names = parser.add_argument_group("names in MODEL")
     names.add_argument("--prefix", metavar="TEXT", help="what stands before the names of the network; default: found")
     names.add_argument("--ignore", metavar="PATTERN", nargs="+", default=[], help="tensors of no account, e.g. '*total_ops'")
@@ -68,13 +79,15 @@ def run(args) -> None:
     sampler = "grid" if len(set(shape)) == 1 else f"grid:{'x'.join(map(str, shape))}"
     card = Card.of(net, channels=channels, class_names=class_names, sampler=sampler, activation=activation,
                    command=command_line(args))  # fmt: skip
+    adapted = adapt(net, card, args) if args.calibrate else []
+    card = replace(card, model=net.config())
     image = torch.rand(2, net.in_channels, *shape, generator=torch.Generator().manual_seed(0))
     off = difference_on_grid(net, module, image)
     save_model(out, net, card)
     facts = {
         "folder": str(out), "model": f"{card.model['name']} of {args.arch}, for {card.task}", "domain": str(domain),
         "channels": channels, "classes": card.class_names, "resolution": list(shape),
-        "parameters": sum(value.numel() for value in net.parameters()),
+        "parameters": sum(value.numel() for value in net.network.parameters()), "calibrated": adapted,
         "levels": [{"shape": list(level.shape), "why": level.why, "line": level.line} for level in levels_of(net)],
         "difference_on_grid": off,
     }  # fmt: skip
@@ -100,8 +113,22 @@ def show(facts: dict) -> None:
         ("folder", facts["folder"]), ("model", facts["model"]), ("domain", facts["domain"]),
         ("input", f"{', '.join(facts['channels'])} at {'x'.join(map(str, facts['resolution']))} pixels"),
         ("output", f"{len(facts['classes'])}: {classes}"), ("parameters", f"{facts['parameters']:,}"), *lines,
+        *[("calibrated", text) for text in facts["calibrated"]],
         ("on the grid", f"differs from the network by {facts['difference_on_grid']:.1g} of its greatest output"),
     ])  # fmt: skip
+
+
+def adapt(net, card, args) -> list[str]:
+    """Calibrate a net in place; return the kinds of points it is then adapted to."""
+    from inrbridge.conversion.calibrating import calibrate
+    from inrbridge.sampling.fixed import fixed_points
+    from inrbridge.training.choosing import some_fields
+
+    fields = some_fields(args.calibrate, card, args.calibrate_fields, split=args.calibrate_split)
+    kinds = [(sampler, n) for sampler in args.sampler for n in args.points or [math.prod(net.resolution)]]
+    draws = [fixed_points(net.domain, *kind, seed=seed) for kind in kinds for seed in SEEDS]
+    calibrate(net, fields, draws, ridge=args.ridge, show=True)
+    return [f"{n} {sampler} points, on {len(fields)} fields" for sampler, n in kinds]
 
 
 def free_folder(args) -> Path:
@@ -123,7 +150,8 @@ def command_line(args) -> str:
     """Return the command as the user may repeat it."""
     words = ["inrbridge", "convert", args.model, "--arch", args.arch, "--resolution", args.resolution, "-o", args.out]
     for name in ("arch_options", "channels", "classes", "domain", "mean", "std", "activation", "kernel", "order", "neighbors",
-                 "oversampling", "inner", "prefix", "ignore"):  # fmt: skip
+                 "oversampling", "inner", "calibrate", "calibrate_fields", "calibrate_split", "sampler", "points", "ridge",
+                 "prefix", "ignore"):  # fmt: skip
         value, usual = getattr(args, name), USUAL.get(name)
         if value not in (usual, None, []):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]

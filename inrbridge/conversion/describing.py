@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.errors import SupportTooNarrow
-from inrbridge.models.converted import Converted, NeedsGrid, Places
+from inrbridge.models.converted import Converted, Located, NeedsGrid, Places
 from inrbridge.nn import Sampled
 from inrbridge.sampling import lattice
 
@@ -46,9 +47,12 @@ def levels_of(net: Converted) -> list[LevelFacts]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SupportTooNarrow)
             while True:
-                places = Places(replace(net.placement, own_grids=frozenset(reasons)), points)
+                # all of the points everywhere: what has a meaning does not depend on their number
+                places = Places(replace(net.placement, own_grids=frozenset(reasons), oversampling=math.inf), points)
                 try:
-                    net.run_at(sampled, places)
+                    output = net.run_at(sampled, places)
+                    if isinstance(output, Located) and not output.is_map:
+                        raise NeedsGrid(output.level, "the output has numbers for each pixel")
                     break
                 except NeedsGrid as need:
                     if need.level.shape in reasons:

@@ -77,7 +77,7 @@ def predict(model: nn.Module | str | Path, fields: Field | str | Path | Iterable
         ready: list[tuple[int, Field]] = []
         for i in range(start, min(start + batch_size, len(items))):
             try:
-                ready.append((i, _prepared(items[i], card)))
+                ready.append((i, prepared(items[i], card)))
             except InrBridgeError as error:
                 if not keep_going:
                     raise
@@ -105,8 +105,8 @@ def _opened_or_not(fields: Iterable, format: str | None) -> Iterator[Field | Ent
             yield item
 
 
-def _prepared(item: Field | Entry, card: Card) -> Field:
-    """Open a file and align the field as the fields of the training set were."""
+def prepared(item: Field | Entry, card: Card) -> Field:
+    """Open a file and align the field as the fields of the model's training set were."""
     field = item.open() if isinstance(item, Entry) else item
     view = View.from_json(card.view).of(getattr(field, "format", None))
     return align(field, card.domain, card.channels, **view)

@@ -64,7 +64,7 @@ def place(tmp_path_factory):
     torch.save(maps.state_dict(), folder / "maps.th", _use_new_zipfile_serialization=False)
     torch.save({"model": state, "ema": state}, folder / "twice.pt")
     generator = torch.Generator().manual_seed(1)
-    for i in range(8):
+    for i in range(18):
         (folder / "fields" / f"c{i % 3}").mkdir(parents=True, exist_ok=True)
         image = GridField(torch.rand(8, 8, 3, generator=generator), Box.centered(2), channel_names=("red", "green", "blue"),
                           interpolation="cubic" if i % 2 else "linear")  # fmt: skip
@@ -125,7 +125,7 @@ def test_it_opens_in_a_process_that_knows_no_code(place, converted, tmp_path):
                           env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"})  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     facts = json.loads(done.stdout)
-    assert facts["fields"] == 8 and (facts["sampler"], facts["n"]) == ("grid", 64)
+    assert facts["fields"] == 18 and (facts["sampler"], facts["n"]) == ("grid", 64)
 
 
 def test_eval_and_predict_take_it_on_any_points(place, converted, capsys, tmp_path):
@@ -178,6 +178,20 @@ def test_it_tells_what_was_converted(here, tmp_path, capsys):
     assert "level 4x4" in out and "own grid" in out and "next: inrbridge eval" in out
     net = load_model(tmp_path / "b")
     assert (net.options["inner"], net.options["kernel"], net.card.channels[0]) == ("grid", "spline", "red")
+
+
+def test_it_is_calibrated_for_points(here, converted, tmp_path, capsys):
+    words = ["convert", "tiny.pth", "--arch", "stranger_nets:Tiny", "--resolution", "8x8", *NORMAL, "--calibrate", "store"]
+    assert main([*words, "--points", "64", "--sampler", "sobol", "--json", "-o", str(tmp_path / "net")]) == 0
+    assert json.loads(capsys.readouterr().out)["calibrated"] == ["64 sobol points, on 18 fields"]
+    net, plain, x = load_model(tmp_path / "net"), load_model(converted), images(here).permute(0, 3, 1, 2)
+    fields = [inrbridge.open_field(path) for path in sorted((here / "fields").rglob("*.safetensors"))]
+    torch.testing.assert_close(net(x), plain(x), atol=0, rtol=0)  # on the pixels nothing has changed
+    points = inrbridge.sampling.sobol(net.domain, 64, torch.Generator().manual_seed(9))
+    off, before = ((each(fields, points) - plain(x)).square().mean() for each in (net, plain))
+    assert off < before
+    assert main([*words, "--calibrate-fields", "5", "-o", str(tmp_path / "few")]) == 2
+    assert "at least 16" in capsys.readouterr().err
 
 
 def test_maps_become_output_fields(here, tmp_path, capsys):
