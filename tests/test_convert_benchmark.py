@@ -51,25 +51,47 @@ def lines(benchmark, capsys, folder, *options) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_classifier_at_every_stage(benchmark, capsys, folder):
-    found = lines(benchmark, capsys, folder, "--points", 256)
+def test_a_classifier_under_both_rules(benchmark, capsys, folder):
+    options = ("--images", 8, "--points", 256, "--stage", "discrete", "grid", "uncalibrated")
+    found = lines(benchmark, capsys, folder, *options)
     cells = {(x["stage"], x["rule"], x["sampler"]): x for x in found}
     first = cells["discrete", "pixels", "grid"]
     for x in found:
-        assert x["discrete_accuracy"] == first["accuracy"] and x["net"] == "resnet20" and x["images"] == 24
+        assert x["discrete_accuracy"] == first["accuracy"] and x["net"] == "resnet20" and x["images"] == 8
         assert (x["points"] == 256) == (x["sampler"] != "grid") and x["seconds"] >= 0
     for rule in ("reconstruct", "spline"):
         exact = cells["grid", rule, "grid"]
         assert exact["accuracy"] == first["accuracy"] and exact["agreement"] == 100
-        for sampler in ("lattice", "sobol"):
-            assert 0 <= cells["uncalibrated", rule, sampler]["agreement"] <= 100
     assert len(found) == 1 + 2 * (1 + 2)
+
+
+def test_a_classifier_after_adapting(benchmark, capsys, folder):
+    options = ("--images", 4, "--points", 256, "--training", 16, "--learned", 16, "--steps", 1, "--sampler", "sobol")
+    stages = ("uncalibrated", "statistics", "finetuned")
+    found = lines(benchmark, capsys, folder, *options, "--rule", "reconstruct", "--stage", *stages)
+    assert [x["stage"] for x in found] == list(stages)
+    assert [x["adapting"] > 0.05 for x in found] == [False, True, True]
 
 
 @pytest.mark.parametrize("resolution", ["32x40", "64x80"])
 def test_a_segmentation_net(benchmark, capsys, folder, resolution, monkeypatch):
     monkeypatch.setattr(sys.modules["convert_tasks"], "SMALL", (32, 40))
-    options = ("--net", "espnet", "--resolution", resolution, "--rule", "reconstruct", "--sampler", "lattice", "--inner", "grid")
+    options = (
+        "--net",
+        "espnet",
+        "--resolution",
+        resolution,
+        "--rule",
+        "reconstruct",
+        "--sampler",
+        "lattice",
+        "--inner",
+        "grid",
+        "--stage",
+        "discrete",
+        "grid",
+        "uncalibrated",
+    )
     found = {x["stage"]: x for x in lines(benchmark, capsys, folder, *options)}
     assert list(found) == ["discrete", "grid", "uncalibrated"]
     for x in found.values():
@@ -89,7 +111,7 @@ def test_overlap_of_known_decisions(benchmark, folder, monkeypatch):
 
 def test_times_and_a_picture(benchmark, capsys, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["convert_tasks"], "SMALL", (32, 40))
-    found = lines(benchmark, capsys, folder, "--time", "--points", 64, "--repeats", 1, "--images", 2, "--rule", "reconstruct")
+    found = lines(benchmark, capsys, folder, "--time", "--points", 256, "--repeats", 1, "--images", 2, "--rule", "reconstruct")
     assert [(x["sampler"], x["oversampling"], x["inner"]) for x in found] == [
         (sampler, *setting) for sampler in ("lattice", "sobol") for setting in ((1.0, "points"), (4.0, "points"), (1.0, "grid"))
     ]

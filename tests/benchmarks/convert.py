@@ -9,10 +9,13 @@ Each line is one net at one stage:
     discrete       the network itself on the pixels of the images (its figures stand beside all others as discrete_*)
     grid           converted, on the pixel grid, where it sees the fields at the pixel centres
     uncalibrated   converted, on as many points of a sampler, as it is
+    statistics     after one pass over training fields without labels: gains and offsets of all layers
+    calibrated     the same with the weights of all layers corrected, in closed form
+    finetuned      after that and a short distillation on training fields, for each sampler by itself
 
 `agreement` is the share of images (pixels) where it says what the discrete network says on pixels. `seconds`: of the test, with
-the building of stencils.  Fields: cubic interpolation, fitted SIRENs, fitted hash grids
-(`cifar_fields.py`; fitting 517 takes 20 minutes, 128 5).
+the building of stencils; `adapting`: of the pass or the training. Tests are on points that these never saw. Fields: cubic
+interpolation, fitted SIRENs, fitted hash grids (`cifar_fields.py`; fitting 517 takes 20 minutes, 128 5).
 
     INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --json                      # the table of ResNet-20: 10 minutes
     INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --net espnet --resolution 360x480 --images 8 --inner grid
@@ -41,11 +44,13 @@ from cifar_fields import BOX
 from convert_tasks import Classification, Segmentation
 
 from inrbridge.conversion import convert
+from inrbridge.conversion.calibrating import calibrate
+from inrbridge.conversion.finetuning import finetune
 from inrbridge.discretization import Discretization
 from inrbridge.nn import Sampled
 from inrbridge.sampling import get_sampler
 
-STAGES = ("discrete", "grid", "uncalibrated")
+STAGES = ("discrete", "grid", "uncalibrated", "statistics", "calibrated", "finetuned")
 NETS = ("resnet20", "resnet44", "espnet")
 
 
@@ -64,6 +69,17 @@ def build(task, rule: str, args):
     """The converted net."""
     return convert(task.module, BOX, task.resolution, kernel=rule, oversampling=args.oversampling, inner=args.inner,
                    neighbors=args.neighbors)  # fmt: skip
+
+
+def adapt(net, stage: str, task, args) -> None:
+    """Bring a converted net to a stage, in place, on training fields; `finetuned` goes on from `calibrated`."""
+    kinds = [draw(sampler, args.points, args.seed + 10**6) for sampler in args.sampler]
+    if stage == "finetuned":
+        for points in kinds:
+            generator = torch.Generator().manual_seed(args.seed)
+            finetune(net, task.training(args.learned), points, generator=generator, steps=args.steps, lr=args.lr)
+    elif stage != "uncalibrated":
+        calibrate(net, task.training(args.training), kinds, ridge=args.ridge if stage == "calibrated" else None)
 
 
 @torch.no_grad()
@@ -100,10 +116,15 @@ def measure(name: str, kind: str, args, report) -> None:
             pixels, started = fresh.pixels(), time.perf_counter()
             line(predict(fresh, task, pixels), started, points=len(pixels), sampler="grid", stage="grid", **more)
         tested = [draw(sampler, args.points, args.seed) for sampler in args.sampler]
-        if "uncalibrated" in args.stage:
+        for stage in [s for s in STAGES[2:] if s in args.stage]:
+            net, started = build(task, rule, args), time.perf_counter()
+            for step in ("calibrated", "finetuned") if stage == "finetuned" else (stage,):
+                adapt(net, step, task, args)
+            adapting = round(time.perf_counter() - started, 1)
             for sampler, points in zip(args.sampler, tested, strict=True):
                 started = time.perf_counter()
-                line(predict(fresh, task, points), started, points=len(points), sampler=sampler, stage="uncalibrated", **more)
+                line(predict(net, task, points), started, points=len(points), sampler=sampler, stage=stage, adapting=adapting,
+                     **more)  # fmt: skip
 
 
 @torch.no_grad()
@@ -163,10 +184,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rule", choices=["reconstruct", "spline"], nargs="+", default=["reconstruct", "spline"])
     parser.add_argument("--sampler", nargs="+", default=["lattice", "sobol"])
     parser.add_argument("--points", type=int, help="default: as many as pixels")
-    parser.add_argument("--stage", choices=STAGES, nargs="+", default=list(STAGES))
+    parser.add_argument("--stage", choices=STAGES, nargs="+", default=list(STAGES[:-1]))
     parser.add_argument("--fields", choices=["cubic", "siren", "ngp"], nargs="+", default=["cubic"])
     parser.add_argument("--kept", type=Path, default=Path("cifar_fields"), help="folder of fitted fields")
     parser.add_argument("--images", type=int, default=517, help="test images or frames")
+    parser.add_argument("--training", type=int, default=256, help="training fields that calibration sees")
+    parser.add_argument("--ridge", type=float, default=0.1, help="of the correction of weights")
+    parser.add_argument("--learned", type=int, default=2000, help="training fields that fine-tuning sees")
+    parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
+    parser.add_argument("--lr", type=float, default=3e-4, help="of fine-tuning")
     parser.add_argument(
         "--resolution", default="96x128", help="of espnet: 96x128, 360x480, or a part of the latter from its centre"
     )

@@ -71,7 +71,12 @@ class Classification(Task):
     def __init__(self, depth: int, folder: Path, kind: str, count: int, kept: Path):
         images, self.classes = cifar_images(count, folder)
         fields, _ = cifar_fields(kind, count, folder, kept)
+        self._folder = folder
         super().__init__(load_cifar_resnet(depth, folder), torch.from_numpy(images).float() / 255, fields, 64)
+
+    def training(self, count: int) -> FieldStack:
+        """Training images, by cubic interpolation whatever the kind of the fields that are tested."""
+        return cifar_fields("cubic", count, self._folder, part="train")[0]
 
     def decide(self, logits: Tensor) -> Tensor:
         return logits.argmax(1)
@@ -97,7 +102,12 @@ class Segmentation(Task):
         images = torch.from_numpy(images[cut]).float() / 255
         asked = {"at": grid(BOX, shape).points}
         super().__init__(load_espnet(folder), images, cubic(images), max(1, 2**16 // math.prod(shape)), asked)
+        self._frames = archive["x_train"]
         self.labels = torch.from_numpy(labels[cut]).long().flatten(1)
+
+    def training(self, count: int) -> FieldStack:
+        """Training frames as fields; there are none but of 96x128 pixels."""
+        return cubic(torch.from_numpy(self._frames[:count]).float() / 255)
 
     def decide(self, logits: Tensor) -> Tensor:
         """Classes (m, pixels) of an image (m, classes, *shape) or of values (m, pixels, classes)."""
