@@ -1,6 +1,7 @@
 """Floor 7: discrete networks become INR-Nets (Wang & Golland 2023, section 4.1, property 4).
 
-tracing   a torch module -> a program
+tracing   what a torch module does, recorded
+programs  the recording -> a program
 settling  which of its levels have to live on their own grids
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from inrbridge.conversion.programs import trace
 from inrbridge.conversion.settling import settled_grids
-from inrbridge.conversion.tracing import trace
 from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import ConfigError
 from inrbridge.models.converted import ConvertedDenseNet, ConvertedNet, checked_resolution
+from inrbridge.models.converted.arguments import own_tensor
 from inrbridge.models.net import INRNet
 
 EXAMPLES = 2
@@ -35,10 +37,10 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
         raise ConfigError(f"Got {domain} to convert a network on, expected a Box or Torus of 1 to 3 dimensions.")
     shape = checked_resolution(domain, resolution)
     channels = _channels(module, domain.dim) if in_channels is None else in_channels
-    like = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(()))
+    like = own_tensor(module)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(EXAMPLES, channels, *shape, generator=generator).to(like)
-    program, root, output = trace(module, example)
+    program, weights, output = trace(module, example)
     if not isinstance(output, Tensor) or output.ndim < 1:
         raise ConfigError(
             f"Got an output of type {type(output).__name__} from {type(module).__name__}, expected class scores (b, classes) or "
@@ -55,8 +57,7 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
         )
 
     net = build(settled_grids(build([]), like, dense))
-    state = root.state_dict()
-    net.network.load_state_dict({name: state[name] for name in net.network.state_dict()})
+    net.network.load_state_dict(weights)
     return net.to(like).train(module.training)
 
 

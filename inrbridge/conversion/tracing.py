@@ -1,4 +1,4 @@
-"""Floor 7: trace a torch module into a program, on an example, so that what depends on shapes is known.
+"""Floor 7: record what a torch module does, on an example, so that what depends on shapes is known.
 
 `torch.fx` records the operations. Each is carried out on the example at once: a branch on a size or a loop over one has an
 answer, a branch on the values of pixels has none and is refused with its line.
@@ -7,20 +7,69 @@ answer, a branch on the values of pixels has none and is refused with its line.
 from __future__ import annotations
 
 import copy
+import inspect
 import linecache
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
-from inrbridge.errors import ConfigError, did_you_mean
-from inrbridge.models.converted import Program, Step, encode
-from inrbridge.models.converted.vocabulary import DROPOUTS, FUNCTIONS, METHODS, function_name, module_name, module_options
+from inrbridge.errors import ConfigError
+from inrbridge.models.converted.vocabulary import FACTORIES, function_name, module_name
 
 _OURS = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
+_KNOWN_ATTRIBUTES = ("ndim", "dtype", "device", "is_cuda", "requires_grad", "layout", "itemsize")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a module did: nodes whose meta["value"] is the result on the example, and meta["line"] where it came from.
+
+    Args:
+        root: the module that targets of the graph refer to.
+    """
+
+    graph: fx.Graph
+    root: nn.Module
+
+    @property
+    def output(self):
+        """The output on the example."""
+        result = next(node for node in self.graph.nodes if node.op == "output").args[0]
+        return fx.node.map_arg(result, lambda n: n.meta["value"])
+
+
+def record(module: nn.Module, example: Tensor, training: bool = False) -> Recording:
+    """Record what a module does in one mode; the module is not changed.
+
+    Args:
+        example: a batch of inputs (b, c, *shape).
+
+    Raises:
+        ConfigError: it cannot be recorded; names the line and why.
+    """
+    _require_one_input(module)
+    try:
+        tracer = _Tracer(copy.deepcopy(module).train(training), example.clone())
+        with torch.no_grad(), _Factories(tracer):
+            graph = tracer.trace(tracer.root)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a module's own code may raise when it meets a proxy
+        raise ConfigError(
+            f"Cannot convert {type(module).__name__}: {error} ({_culprit(error)}). Expected a module whose forward() takes one "
+            f"batch of shape {tuple(example.shape)}, and does with it what torch.fx can record."
+        ) from error
+    _remove_unused(graph)
+    if not torch.equal(tracer.example, example):
+        _copy_input(graph)
+    return Recording(graph, tracer.root)
 
 
 class KnownProxy(fx.Proxy):
@@ -33,8 +82,8 @@ class KnownProxy(fx.Proxy):
     def _number(self, what: str):
         if isinstance(self.value, Tensor):
             raise ConfigError(
-                f"Cannot convert: {self.tracer.line()} asks for {what} of a tensor, and so depends on the values of pixels; "
-                "expected a network whose operations are the same for all inputs. Take that decision out of forward()."
+                f"Cannot convert: {self.tracer.line()} asks for {what} of a tensor, and so depends on the values of pixels or on "
+                "chance; expected a network whose operations are the same for all inputs. Take that decision out of forward()."
             )
         return self.value
 
@@ -64,22 +113,46 @@ class KnownProxy(fx.Proxy):
         if isinstance(value, Tensor):
             if name == "shape":
                 return self.tracer.create_proxy("call_method", "shape", (self,), {})
-            if name in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "layout", "itemsize"):
+            if name in _KNOWN_ATTRIBUTES:
                 return getattr(value, name)
             if name in ("T", "mT"):
                 return self.transpose(-2, -1)
+            if name == "data":
+                return self.detach()
         return super().__getattr__(name)
+
+
+class _Factories(TorchFunctionMode):
+    """Record tensors that are made in forward() with a size that is known by a proxy alone, or by chance."""
+
+    def __init__(self, tracer: _Tracer):
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = function_name(func)
+        if name in FACTORIES and not self.tracer.is_carrying_out:
+            found = [part for part in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(part, fx.Proxy)]
+            if found or name.startswith("torch.rand"):
+                return self.tracer.create_proxy("call_function", func, args, kwargs)
+        return func(*args, **kwargs)
 
 
 class _Tracer(fx.Tracer):
     def __init__(self, root: nn.Module, example: Tensor):
         super().__init__()
         self.proxy_buffer_attributes = True
-        self.example = example
-        self._is_carrying_out = False  # torch.fx replaces calls and attributes of all modules while it traces
+        self.root, self.example = root, example
+        self.is_carrying_out = False  # torch.fx replaces calls and attributes of all modules while it traces
+
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        """Only the first argument of forward() is an input; the others have their defaults."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "input", (), {})]
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return module_name(module) is not None
+        has_hooks = module._forward_hooks or module._forward_pre_hooks  # as weight_norm has: they are the module's own code
+        return module_name(module) is not None and not has_hooks
 
     def proxy(self, node: fx.Node) -> KnownProxy:
         return KnownProxy(node, self)
@@ -91,6 +164,8 @@ class _Tracer(fx.Tracer):
         return bool(proxy)
 
     def create_proxy(self, kind, target, args, kwargs, name=None, type_expr=None, proxy_factory_fn=None):
+        if kind == "call_function" and isinstance(target, FunctionType) and not target.__module__.startswith("torch"):
+            return target(*args, **kwargs)  # wrapped to be seen as one step: what it does is recorded instead
         proxy = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         node = proxy.node
         node.meta["line"] = self.line()
@@ -98,24 +173,24 @@ class _Tracer(fx.Tracer):
         return proxy
 
     def call_module(self, module, forward, args, kwargs):
-        return forward(*args, **kwargs) if self._is_carrying_out else super().call_module(module, forward, args, kwargs)
+        return forward(*args, **kwargs) if self.is_carrying_out else super().call_module(module, forward, args, kwargs)
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
-        return attr_val if self._is_carrying_out else super().getattr(attr, attr_val, parameter_proxy_cache)
+        return attr_val if self.is_carrying_out else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def _carry_out(self, node: fx.Node):
-        self._is_carrying_out = True
+        self.is_carrying_out = True
         try:
             return self._result(node)
         finally:
-            self._is_carrying_out = False
+            self.is_carrying_out = False
 
     def _result(self, node: fx.Node):
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["value"])
         if node.op == "placeholder":
             return self.example
         if node.op == "get_attr":
-            return _attribute(self.root, node.target)
+            return attribute(self.root, node.target)
         if node.op == "call_module":
             return self.root.get_submodule(node.target)(*args, **kwargs)
         if node.op == "call_method":
@@ -134,34 +209,21 @@ class _Tracer(fx.Tracer):
         return "an unknown line"
 
 
-def trace(module: nn.Module, example: Tensor) -> tuple[Program, nn.Module, object]:
-    """Record what a module does.
+def attribute(root: nn.Module, path: str):
+    """Return what a path of names with dots leads to."""
+    for part in path.split("."):
+        root = getattr(root, part)
+    return root
 
-    Args:
-        module: it is not changed.
-        example: a batch of inputs (b, c, *shape).
 
-    Returns:
-        The program, the module that its names refer to, and the module's output on the example.
-
-    Raises:
-        ConfigError: it cannot be recorded, or does what no program can say; names the operation, its line and why.
-    """
-    module = copy.deepcopy(module).eval()
-    tracer = _Tracer(module, example)
-    try:
-        with torch.no_grad():
-            graph = tracer.trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, IndexError) as error:
-        if isinstance(error, ConfigError):
-            raise
+def _require_one_input(module: nn.Module) -> None:
+    parameters = inspect.signature(module.forward).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(required) > 1 or not parameters:
         raise ConfigError(
-            f"Cannot convert {type(module).__name__}: {error} ({_culprit(error)}). Expected a module whose forward() takes one "
-            f"batch of shape {tuple(example.shape)}, and does with it what torch.fx can record."
-        ) from error
-    _remove_unused(graph)
-    result = next(node for node in graph.nodes if node.op == "output").args[0]
-    return _program(graph, tracer.root), tracer.root, fx.node.map_arg(result, lambda n: n.meta["value"])
+            f"Got a {type(module).__name__} whose forward() takes {', '.join(required) or 'nothing'}, expected one batch of "
+            "images (b, c, *shape); wrap it in a module that makes the other inputs."
+        )
 
 
 def _culprit(error: BaseException) -> str:
@@ -177,66 +239,20 @@ def _culprit(error: BaseException) -> str:
 def _remove_unused(graph: fx.Graph) -> None:
     """Drop what nobody uses: assertions on shapes, sizes that were asked for and not needed."""
     for node in reversed(list(graph.nodes)):
-        in_place = node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__")
-        if not node.users and node.op not in ("output", "placeholder") and not in_place:
+        if not node.users and node.op not in ("output", "placeholder", "call_module") and not _writes(node):
             graph.erase_node(node)
 
 
-def _program(graph: fx.Graph, root: nn.Module) -> Program:
-    steps, modules, tensors = [], {}, {}
-    for node in graph.nodes:
-        step = _step(node, root)
-        steps.append(step)
-        if step.kind == "module":
-            module = root.get_submodule(step.target)
-            modules[step.target] = {"name": module_name(module), "options": _options(module, node)}
-        elif step.kind == "tensor":
-            value = _attribute(root, step.target)
-            tensors[step.target] = {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."),
-                                    "trained": isinstance(value, nn.Parameter)}  # fmt: skip
-    return Program(tuple(steps), modules, tensors)
+def _writes(node: fx.Node) -> bool:
+    """Whether an operation changes a tensor that it is given; a module may, and may keep statistics too."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return node.op != "get_attr" and ((name.endswith("_") and not name.endswith("__")) or bool(node.kwargs.get("inplace")))
 
 
-def _step(node: fx.Node, root: nn.Module) -> Step:
-    line = node.meta.get("line", "")
-    if node.op == "placeholder":
-        return Step(node.name, "input")
-    if node.op == "get_attr":
-        return Step(node.name, "tensor", node.target, line=line)
-    kind, target = {"call_module": ("module", node.target), "call_method": ("method", node.target), "output": ("output", "")}.get(
-        node.op, ("function", None)
-    )
-    if kind == "function":
-        target = function_name(node.target)
-    if (kind == "function" and target is None) or (kind == "method" and target not in METHODS):
-        name = getattr(node.target, "__name__", str(node.target))
-        words = [word.rpartition(".")[2] for word in FUNCTIONS] + sorted(METHODS)
-        raise ConfigError(
-            f'Cannot convert the step "{node.name}" ({line}): {name} is not among the operations that have a meaning on points '
-            f"or on the grid of a level.{did_you_mean(name, words)} Replace it by operations of torch.nn, or apply it outside of "
-            "the network."
-        )
-    try:
-        args, kwargs = (encode(part, _reference) for part in (list(node.args), list(node.kwargs.values())))
-    except TypeError as error:
-        raise ConfigError(
-            f'Cannot convert the step "{node.name}" ({line}): it has {error}; expected tensors and numbers.'
-        ) from None
-    kwargs = dict(zip(node.kwargs, kwargs, strict=True))
-    if target in DROPOUTS and "training" in kwargs:
-        kwargs["training"] = {"training": True}  # follows the mode of the net instead of the mode it was traced in
-    return Step(node.name, kind, target, tuple(args), kwargs or None, line)
-
-
-def _options(module: nn.Module, node: fx.Node) -> dict:
-    return {name: encode(value, lambda _: None) for name, value in module_options(module).items()}
-
-
-def _reference(value) -> dict | None:
-    return {"step": value.name} if isinstance(value, fx.Node) else None
-
-
-def _attribute(root: nn.Module, path: str):
-    for part in path.split("."):
-        root = getattr(root, part)
-    return root
+def _copy_input(graph: fx.Graph) -> None:
+    """Let a network that writes on its input write on a copy of it: samples are nobody's to change."""
+    given = next(iter(graph.nodes))
+    with graph.inserting_after(given):
+        own = graph.call_method("clone", (given,))
+    own.meta.update(given.meta)
+    given.replace_all_uses_with(own, delete_user_cb=lambda user: user is not own)

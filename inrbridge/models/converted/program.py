@@ -7,15 +7,16 @@ points of its operation (`rules`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from inrbridge.errors import CannotOpen
-from inrbridge.models.converted.vocabulary import FUNCTIONS, METHODS, build_module
+from inrbridge.errors import CannotOpen, ConfigError
+from inrbridge.models.converted.arguments import decode, dtype_of, references
+from inrbridge.models.converted.vocabulary import FUNCTIONS, METHODS, build_module, check_options
 
 
 @dataclass(frozen=True)
@@ -38,63 +39,109 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps in their order, and what the network consists of: {path: {"name", "options"}} and {path: {"shape", ..}}."""
+    """Steps in their order, and what the network consists of.
+
+    Args:
+        modules: {path: {"name", "options"}}.
+        tensors: {path: {"shape", "dtype", "trained"}}.
+        training_steps: what the network does in training mode, if that is more than other arguments; None: the same.
+        untrainable: why it cannot run in training mode; "": it can.
+    """
 
     steps: tuple[Step, ...]
     modules: dict
     tensors: dict
+    training_steps: tuple[Step, ...] | None = None
+    untrainable: str = ""
 
     def to_config(self) -> dict:
         """Return JSON values."""
-        steps = [{key: value for key, value in asdict(step).items() if value not in ("", (), None)} for step in self.steps]
-        return {"steps": steps, "modules": self.modules, "tensors": self.tensors}
+        config = {"steps": _to_config(self.steps), "modules": self.modules, "tensors": self.tensors}
+        if self.training_steps is not None:
+            config["training_steps"] = _to_config(self.training_steps)
+        return config | ({"untrainable": self.untrainable} if self.untrainable else {})
 
     @classmethod
     def from_config(cls, config: dict) -> Program:
         """Read what `to_config` gave, whoever wrote it: only words of the vocabulary are accepted.
 
         Raises:
-            CannotOpen: it names anything else.
+            CannotOpen: it names anything else, or is no program.
         """
         try:
-            steps = tuple(Step(**{**step, "args": tuple(step.get("args", ()))}) for step in config["steps"])
-            program = cls(steps, dict(config["modules"]), dict(config["tensors"]))
-        except (TypeError, KeyError, ValueError) as error:
+            trained = config.get("training_steps")
+            program = cls(
+                _from_config(config["steps"]),
+                dict(config["modules"]),
+                dict(config["tensors"]),
+                None if trained is None else _from_config(trained),
+                str(config.get("untrainable", "")),
+            )
+            for steps in (program.steps, program.training_steps or program.steps):
+                program._check(steps)
+            for spec in program.modules.values():
+                check_options(spec["name"], spec["options"])
+        except CannotOpen:
+            raise
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise CannotOpen(f"The program of a converted net is damaged ({error}); convert the network again.") from error
+        return program
+
+    def _check(self, steps: Sequence[Step]) -> None:
+        known = {"function": FUNCTIONS, "method": METHODS, "module": self.modules, "tensor": self.tensors}
+        done: set[str] = set()
         for step in steps:
-            known = {"function": FUNCTIONS, "method": METHODS, "module": program.modules, "tensor": program.tensors}
-            if step.kind not in (*known, "input", "output") or step.target not in known.get(step.kind, (step.target,)):
+            if step.kind not in (*known, "input", "output") or step.target not in known.get(step.kind, ("",)):
                 raise CannotOpen(
                     f'The program of a converted net names the {step.kind} "{step.target}", which is not in the vocabulary of '
                     "this inrbridge; install the version that wrote it, or convert the network again."
                 )
-        return program
+            missing = set(references([*step.args, *(step.kwargs or {}).values()])) - done
+            if missing or step.name in done:
+                raise ValueError(f'step "{step.name}" comes twice or before {sorted(missing)}')
+            done.add(step.name)
+        kinds = [step.kind for step in steps]
+        if kinds.count("input") != 1 or kinds[-1] != "output" or kinds.count("output") != 1 or len(steps[-1].args) != 1:
+            raise ValueError("expected one input, and one output at the end")
 
     def build(self) -> nn.Module:
-        """Return the network's modules and tensors under their names, with weights that do not matter."""
+        """Return the network's modules and tensors under their names, with weights that do not matter.
+
+        Raises:
+            CannotOpen: torch does not make such modules.
+        """
         network = nn.Module()
-        for path, spec in self.modules.items():
-            _place(network, path, build_module(spec["name"], {k: decode(v, {}, network) for k, v in spec["options"].items()}))
-        for path, spec in self.tensors.items():
-            parent, name = _parent(network, path)
-            value = torch.zeros(spec["shape"], dtype=getattr(torch, spec["dtype"]))
-            if spec["trained"]:
-                parent.register_parameter(name, nn.Parameter(value))
-            else:
-                parent.register_buffer(name, value)
+        try:
+            for path, spec in self.modules.items():
+                parent, name = _parent(network, path)
+                options = {key: decode(value, {}, network) for key, value in spec["options"].items()}
+                parent.add_module(name, build_module(spec["name"], options))
+            for path, spec in self.tensors.items():
+                parent, name = _parent(network, path)
+                value = torch.zeros(spec["shape"], dtype=dtype_of(spec["dtype"]))
+                if spec["trained"]:
+                    parent.register_parameter(name, nn.Parameter(value))
+                else:
+                    parent.register_buffer(name, value)
+        except (TypeError, KeyError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+            raise CannotOpen(f"Cannot build {path} of a converted net ({error}); convert the network again.") from error
         return network
 
     def run(self, network: nn.Module, value, apply: Callable):
         """Run the steps on an input.
 
         Args:
-            network: of `build`.
+            network: of `build`; its mode decides which steps they are.
             value: the input.
             apply: (step, operation, args, kwargs) -> result.
+
+        Raises:
+            ConfigError: the network is in training mode, and cannot be.
         """
+        if network.training and self.untrainable:
+            raise ConfigError(f"Got this converted net in training mode, expected net.eval(). {self.untrainable}")
         results: dict[str, object] = {}
-        last = self._last_uses()
-        for place, step in enumerate(self.steps):
+        for step, ended in self._training_plan if network.training and self.training_steps is not None else self._plan:
             if step.kind == "input":
                 results[step.name] = value
             elif step.kind == "output":
@@ -103,11 +150,10 @@ class Program:
                 results[step.name] = _attribute(network, step.target)
             else:
                 args = [decode(arg, results, network) for arg in step.args]
-                kwargs = {key: decode(arg, results, network) for key, arg in (step.kwargs or {}).items()}
+                kwargs = {key: decode(arg, results, network) for key, arg in step.kwargs.items()} if step.kwargs else {}
                 results[step.name] = apply(step, self.operation(step, network), args, kwargs)
-            for name in last.get(place, ()):
+            for name in ended:
                 del results[name]
-        return None
 
     def operation(self, step: Step, network: nn.Module) -> Callable:
         """Return what a step calls."""
@@ -119,17 +165,13 @@ class Program:
             return lambda tensor: tensor.shape
         return lambda tensor, *args, **kwargs: getattr(tensor, step.target)(*args, **kwargs)
 
-    def _last_uses(self) -> dict[int, list[str]]:
-        """For each step the results that nobody asks for afterwards, so that their memory is free again."""
-        last: dict[str, int] = {}
-        for place, step in enumerate(self.steps):
-            for name in _references([step.args, list((step.kwargs or {}).values())]):
-                last[name] = place
-            last.setdefault(step.name, place)
-        ends: dict[int, list[str]] = {}
-        for name, place in last.items():
-            ends.setdefault(place, []).append(name)
-        return ends
+    @cached_property
+    def _plan(self) -> list[tuple[Step, list[str]]]:
+        return _with_ends(self.steps)
+
+    @cached_property
+    def _training_plan(self) -> list[tuple[Step, list[str]]]:
+        return _with_ends(self.training_steps)
 
 
 def run_on_grid(program: Program, network: nn.Module, image: Tensor):
@@ -137,58 +179,28 @@ def run_on_grid(program: Program, network: nn.Module, image: Tensor):
     return program.run(network, image, lambda step, operation, args, kwargs: operation(*args, **kwargs))
 
 
-def encode(value, reference: Callable[[object], dict | None]):
-    """Turn an argument of a traced call into JSON values; `reference` recognizes the results of other steps."""
-    found = reference(value)
-    if found is not None:
-        return found
-    if isinstance(value, slice):
-        return {"slice": [encode(part, reference) for part in (value.start, value.stop, value.step)]}
-    if value is Ellipsis:
-        return {"ellipsis": True}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    if isinstance(value, torch.device):
-        return {"device": True}
-    if isinstance(value, tuple):  # torch.Size too
-        return {"tuple": [encode(part, reference) for part in value]}
-    if isinstance(value, list):
-        return [encode(part, reference) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": str(value)}
-    if isinstance(value, dict):
-        return {"dict": {key: encode(part, reference) for key, part in value.items()}}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"an argument of type {type(value).__name__}")
+def _to_config(steps: Sequence[Step]) -> list[dict]:
+    return [{key: value for key, value in asdict(step).items() if value not in ("", (), None)} for step in steps]
 
 
-def decode(value, results: dict, network: nn.Module):
-    """Turn what `encode` gave back into an argument, given the results of the steps so far."""
-    if isinstance(value, list):
-        return [decode(part, results, network) for part in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "step":
-        return results[content]
-    if kind == "tuple":
-        return tuple(decode(part, results, network) for part in content)
-    if kind == "slice":
-        return slice(*(decode(part, results, network) for part in content))
-    if kind == "dict":
-        return {key: decode(part, results, network) for key, part in content.items()}
-    if kind == "training":
-        return network.training
-    if kind == "device":
-        return next(network.parameters()).device
-    return {"ellipsis": lambda _: Ellipsis, "dtype": lambda name: getattr(torch, name), "float": float}[kind](content)
+def _from_config(steps: list) -> tuple[Step, ...]:
+    read = tuple(Step(**{**step, "args": tuple(step.get("args", ()))}) for step in steps)
+    for step in read:
+        if not all(isinstance(part, str) for part in (step.name, step.kind, step.target, step.line)):
+            raise ValueError(f"{step} has a name that is no text")
+    return read
 
 
-def _references(value) -> list[str]:
-    if isinstance(value, dict):
-        return [value["step"]] if set(value) == {"step"} else [name for part in value.values() for name in _references(part)]
-    return [name for part in value for name in _references(part)] if isinstance(value, list | tuple) else []
+def _with_ends(steps: Sequence[Step]) -> list[tuple[Step, list[str]]]:
+    """Steps, and with each the results that nobody asks for afterwards, so that their memory is free again."""
+    last: dict[str, int] = {}
+    for place, step in enumerate(steps):
+        last |= {name: place for name in references([*step.args, *(step.kwargs or {}).values()])}
+        last.setdefault(step.name, place)
+    ends: list[list[str]] = [[] for _ in steps]
+    for name, place in last.items():
+        ends[place].append(name)
+    return list(zip(steps, ends, strict=True))
 
 
 def _parent(network: nn.Module, path: str) -> tuple[nn.Module, str]:
@@ -201,17 +213,7 @@ def _parent(network: nn.Module, path: str) -> tuple[nn.Module, str]:
     return network, name
 
 
-def _place(network: nn.Module, path: str, module: nn.Module) -> None:
-    parent, name = _parent(network, path)
-    parent.add_module(name, module)
-
-
 def _attribute(network: nn.Module, path: str):
     for part in path.split("."):
         network = getattr(network, part)
     return network
-
-
-def used_modules(steps: Sequence[Step]) -> set[str]:
-    """Return the paths of the modules that steps call."""
-    return {step.target for step in steps if step.kind == "module"}

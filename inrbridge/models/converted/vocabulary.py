@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from inrbridge.errors import ConfigError
+from inrbridge.models.converted.arguments import references
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -98,6 +99,8 @@ _TORCH = _words(
     "roll flip narrow select index_select gather tile repeat_interleave zeros_like ones_like full_like empty_like unflatten "
     "broadcast_to norm argmax tensor_split triu tril outer numel is_floating_point"
 )
+# what makes tensors: of a size, or by chance
+_FACTORIES = _words("zeros ones full empty arange linspace eye rand randn randint randperm")
 _OPERATORS = _words("add sub mul truediv floordiv mod pow neg eq ne lt le gt ge and_ or_ invert iadd isub imul itruediv")
 _IN_PLACE_METHODS = _words("add_ sub_ mul_ div_ relu_ clamp_ sigmoid_ tanh_ floor_")
 _OTHER_METHODS = _words(
@@ -107,7 +110,7 @@ _OTHER_METHODS = _words(
 
 FUNCTIONS: dict[str, Callable] = {
     **{f"functional.{name}": getattr(functional, name) for name in (*_POINTWISE, *_DROPOUTS, *_FUNCTIONAL)},
-    **{f"torch.{name}": getattr(torch, name) for name in (*_TORCH_POINTWISE, *_TORCH)},
+    **{f"torch.{name}": getattr(torch, name) for name in (*_TORCH_POINTWISE, *_TORCH, *_FACTORIES)},
     **{f"operator.{name}": getattr(operator, name) for name in (*_OPERATORS, "matmul", "getitem")},
     **{f"math.{name}": getattr(math, name) for name in ("sqrt", "ceil", "floor", "prod")},
     **{name: getattr(builtins, name) for name in ("int", "float", "min", "max", "abs", "round")},
@@ -132,7 +135,7 @@ POINTWISE_MODULES = frozenset(
         *_words("Softplus Threshold Dropout AlphaDropout"),
     )
 )
-DROPOUTS = frozenset(f"functional.{name}" for name in _DROPOUTS)
+FACTORIES = frozenset(f"torch.{name}" for name in _FACTORIES)
 
 # several names of torch lead to one object, and functions of torch.nn.functional are wrapped: the first name of each counts
 _NAME_OF: dict[int, str] = {}
@@ -167,6 +170,17 @@ def module_options(module: nn.Module) -> dict:
     if "bias" in options:
         options["bias"] = module.bias is not None
     return options
+
+
+def check_options(name: str, options: dict) -> None:
+    """Raise unless a file's description of a module is one that `module_options` may have given.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not.
+    """
+    if name not in _COMPOUND and set(options) - set(MODULE_OPTIONS[name]):
+        raise ValueError(f"{name} has no options {sorted(set(options) - set(MODULE_OPTIONS[name]))}")
+    list(references(list(options.values())))
 
 
 def build_module(name: str, options: dict) -> nn.Module:
