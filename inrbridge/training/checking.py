@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from inrbridge.models import build_model, model_class
 from inrbridge.sampling.fixed import named_sampler
 from inrbridge.training.augmenting import check_augment
 from inrbridge.training.config import TrainConfig
 from inrbridge.training.distributed import choose_device
 from inrbridge.training.evaluating import check_measurable
 from inrbridge.training.run_folder import datasets_of
-from inrbridge.training.seeding import generator
+from inrbridge.training.starting import first_model
 from inrbridge.training.tasks import make_task
 
 
@@ -28,11 +27,7 @@ def check_config(config: TrainConfig) -> dict:
     outputs = task.outputs(train_set)
     if eval_set is not None:
         check_measurable(eval_set, task, train_set.class_names)
-    task.check(model_class(config.model.name))
-    model = build_model(
-        config.model.name, train_set.domain, len(train_set.channels), outputs, generator=generator(config.run.seed, "weights"),
-        **config.model.options,
-    )  # fmt: skip
+    model, name = first_model(config, train_set, task)
     per_epoch = max(1, len(train_set) // config.data.batch_size)
     return {
         "task": f"{config.task}, {outputs} outputs",
@@ -41,7 +36,7 @@ def check_config(config: TrainConfig) -> dict:
         "training fields": len(train_set),
         "evaluation fields": 0 if eval_set is None else len(eval_set),
         "formats": ", ".join(sorted(set(train_set.formats))),
-        "model": f"{config.model.name}, {sum(p.numel() for p in model.parameters()):,} parameters",
+        "model": f"{name}, {sum(p.numel() for p in model.parameters()):,} parameters",
         "steps": config.optimizer.steps or config.optimizer.epochs * per_epoch,
         "device": str(device),
     }

@@ -83,6 +83,7 @@ class ModelConfig:
 
     name: str = _key("convnet", 'an architecture (inrbridge models lists them), or "package.module:Class"')
     options: dict = field(default_factory=dict, metadata={"help": "keyword arguments of that model"})
+    init: str = _key("", 'folder of a model to go on from (of `inrbridge convert`, or a run), in place of a new one; "": none')
 
 
 @dataclass(frozen=True)

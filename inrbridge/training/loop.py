@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from inrbridge.errors import ConfigError, NotFinite, StoreError
-from inrbridge.models import build_model, model_class
 from inrbridge.nn import use_generator
 from inrbridge.progress import Progress
 from inrbridge.sampling.fixed import fixed_points
@@ -29,7 +28,8 @@ from inrbridge.training.minibatches import Minibatches
 from inrbridge.training.model_folder import Card, format_versions, save_model
 from inrbridge.training.optimizing import learning_rate, make_optimizer
 from inrbridge.training.run_folder import datasets_of, newest_checkpoint, open_run, view_of
-from inrbridge.training.seeding import derive, generator
+from inrbridge.training.seeding import derive
+from inrbridge.training.starting import first_model
 from inrbridge.training.tasks import Task, make_task
 from inrbridge.training.tracking import JsonLines, TensorBoard, Tracker
 
@@ -97,18 +97,13 @@ class _Run:
             )
         self.config, self.world, self.train_set, self.eval_set = config, world, train_set, eval_set
         check_augment(config.augment, train_set.domain, train_set.channels)
-        seed, device = config.run.seed, world.device
+        device = world.device
         self.task = task
         self.class_names = list(train_set.class_names)
         if eval_set is not None:
             check_measurable(eval_set, self.task, self.class_names)
-        self.task.check(model_class(config.model.name))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "weights"))
-            self.model = build_model(
-                config.model.name, train_set.domain, len(train_set.channels), self.task.outputs(train_set),
-                generator=generator(seed, "weights"), **config.model.options,
-            ).to(device)  # fmt: skip
+        model, self.model_name = first_model(config, train_set, self.task)
+        self.model = model.to(device)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.parallel = world.parallel(self.model)
         self.dropout = torch.Generator()
@@ -241,7 +236,7 @@ class _Run:
 
     def _card(self, metrics: dict, command: str) -> Card:
         return Card(
-            model={**self.model.config(), "name": self.config.model.name},
+            model={**self.model.config(), "name": self.model_name},
             task=self.task.name,
             channels=list(self.train_set.channels),
             class_names=self.task.output_names(self.train_set),

@@ -10,6 +10,7 @@ from inrbridge.domains import domain_from_config
 from inrbridge.errors import CannotSave, ConfigError
 from inrbridge.training.checkpoint import steps_of
 from inrbridge.training.config import DataConfig, TrainConfig, load_config
+from inrbridge.training.starting import card_to_start_from
 from inrbridge.training.toml import to_toml
 from inrbridge.writing import written_whole
 
@@ -82,11 +83,12 @@ def datasets_of(config: TrainConfig, dataset, eval_dataset) -> tuple:
         raise ConfigError(
             'Got no data, expected the folder of a store in "data.store"; write one: inrbridge fit, or inrbridge pack'
         )
-    store = open_store(data.store)
+    store, start = open_store(data.store), card_to_start_from(config)
+    domain, channels, class_names = (None,) * 3 if start is None else (start.domain, start.channels, start.class_names)
     dataset = FieldDataset(
         store, split=data.train_split or None, formats=list(data.formats) or None,
-        domain=domain_from_config(data.domain) if data.domain else None, channels=list(data.channels) or None,
-        **_options_of(data),
+        domain=domain_from_config(data.domain) if data.domain else domain, channels=list(data.channels) or channels,
+        class_names=class_names if config.task == "classification" else None, **_options_of(data),
     )  # fmt: skip
     if eval_dataset is None and data.eval_split:
         # seen as the training set is: domain, channels, ranges and the order of the classes
