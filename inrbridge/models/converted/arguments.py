@@ -1,4 +1,4 @@
-"""Floor 6: the arguments of a step as JSON values: {"step": name} is the result of another, {"tuple": [..]} a tuple, and so on."""
+"""Floor 6: the arguments of a step as JSON values: {"step": name} is the result of another, {"tuple": [..]} a tuple and so on."""
 
 from __future__ import annotations
 
