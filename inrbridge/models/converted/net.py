@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
-from inrbridge.errors import ConfigError, ShapeMismatch
+from inrbridge.errors import ConfigError, ShapeMismatch, SupportTooNarrow
 from inrbridge.models.converted.adapted import PointKind, build_copy, copy_weights, nearest_kind
-from inrbridge.models.converted.levels import Placement, Places, checked_resolution, grid_points
+from inrbridge.models.converted.levels import Level, Placement, Places, checked_resolution, grid_points
 from inrbridge.models.converted.located import Located, feature_map
 from inrbridge.models.converted.program import Program, run_on_grid
 from inrbridge.models.converted.rules import Reading, Run, apply_on_points
 from inrbridge.models.dense import DenseNet
 from inrbridge.models.net import INRNet
 from inrbridge.nn import Sampled
+from inrbridge.sampling import lattice
 
 
 class Converted:
@@ -94,14 +99,21 @@ class Converted:
 
     def as_fields(self, fields):
         """Turn a pixel array (b, c, *shape) into samples on the grid of its shape; leave fields and samples as they are."""
-        if not isinstance(fields, Tensor):
+        if not isinstance(fields, Tensor | np.ndarray):
             return fields
         d = self.domain.dim
+        if not isinstance(fields, Tensor) or not fields.is_floating_point():
+            kind = "a numpy array" if isinstance(fields, np.ndarray) else "a tensor"
+            raise ShapeMismatch(
+                f"Got {kind} of {fields.dtype}, expected pixels as a tensor of floating-point numbers (b, {self.in_channels}, "
+                "*shape), in the units of the fields; of a picture: torch.from_numpy(picture).permute(2, 0, 1)[None] / 255."
+            )
         if fields.ndim != d + 2 or fields.shape[1] != self.in_channels:
             raise ShapeMismatch(
                 f"Got an array of shape {tuple(fields.shape)}, expected (fields, {self.in_channels}, *shape) with {d} axes of "
                 "pixels, as the discrete network takes it."
             )
+        fields = fields.to(self._like())
         shape = tuple(fields.shape[2:])
         key = ("grid", shape)
         step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
@@ -113,11 +125,16 @@ class Converted:
         points = self._own.cache[key].to(fields)
         return Sampled(points, fields.flatten(2).transpose(1, 2))
 
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of the net."""
+        return next(iter([*self.network.parameters(), *self.network.buffers()]), torch.zeros(()))
+
 
 _DOC = """
     On the pixel grid that the network was made for it computes what the network does, by the same operations of torch; on any
     other points its kernels act on the field at their nodes. Without a discretization it sees fields on the pixel grid. It
-    also takes pixel arrays (b, in_channels, *shape).
+    also takes pixel arrays, tensors (b, in_channels, *shape) in the units of the fields: of the shape `resolution` as the
+    network does, of another one as samples on the grid of that shape over the whole domain.
 
     Args:
         program: of `inrbridge.convert`. resolution: pixels along each axis.
@@ -158,7 +175,14 @@ class ConvertedNet(Converted, INRNet):
 
 
 class ConvertedDenseNet(Converted, DenseNet):
-    __doc__ = "A discrete network from pictures to pictures as an INR-Net from fields to fields." + _DOC
+    __doc__ = (
+        "A discrete network from pictures to pictures as an INR-Net from fields to fields."
+        """
+
+    Of fields it gives output fields, of samples the output at their points, of a pixel array the array (b, classes, *shape)
+    that the network gives, which may be finer or coarser than the input.
+""" + _DOC
+    )
 
     name = "converted-dense"
 
@@ -177,7 +201,18 @@ class ConvertedDenseNet(Converted, DenseNet):
     def forward(
         self, fields, discretization: Discretization | None = None, *, at: Tensor | None = None, seen: Tensor | None = None
     ):
-        return super().forward(self.as_fields(fields), discretization, at=at, seen=seen)
+        sampled = self.as_fields(fields)
+        if at is None and isinstance(fields, Tensor):
+            output = self.features(sampled)
+            return output.values.transpose(1, 2).unflatten(2, output.discretization.structure.shape)
+        return super().forward(sampled, discretization, at=at, seen=seen)
+
+    def read(self, features: Sampled, coords: Tensor, seen: Tensor | None = None) -> Tensor:
+        part = features.discretization.domain
+        if part != self.domain:  # layers without padding left less of the domain: outside, as at the edge of what is left
+            low, high = (coords.new_tensor(end) for end in part.bounds)
+            coords = torch.minimum(torch.maximum(coords, low), high)
+        return super().read(features, coords, seen)
 
     def features(self, sampled: Sampled) -> Sampled:
         output = self.run(sampled)
@@ -194,7 +229,23 @@ class ConvertedDenseNet(Converted, DenseNet):
             return self._own
         key = ("output grid", shape)
         if key not in self._own.cache:
-            step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
-            start = tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], step, strict=True))
-            self._own.cache[key] = grid_points(shape, start, step, self.domain, self._own)
+            level = self._levels().get(shape)
+            if level is not None:
+                start, step, part = level.start, level.step, level.points.domain
+            else:  # made by steps that know pixels alone: its cells share the domain
+                part = self.domain
+                step = tuple(length / n for length, n in zip(part.lengths, shape, strict=True))
+                start = tuple(low + h / 2 for low, h in zip(part.bounds[0], step, strict=True))
+            self._own.cache[key] = grid_points(shape, start, step, part, self._own)
         return self._own.cache[key]
+
+    @torch.no_grad()
+    def _levels(self) -> dict[tuple[int, ...], Level]:
+        """Where the program puts its levels: the same on all points, so that a few tell."""
+        points, training = lattice(self.domain, 64).to(self._like()), self.training
+        places = Places(replace(self.placement, oversampling=math.inf), points)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SupportTooNarrow)  # of course: the points are few
+            self.eval().run_at(Sampled(points, points.points.new_zeros(2, len(points), self.in_channels)), places)
+        self.train(training)
+        return places.levels
