@@ -70,7 +70,7 @@ def calibrate(net: Converted, fields: Fields, discretization: Discretization | S
     kinds: dict[PointKind, list[Discretization]] = {}
     for points in _discretizations(net, discretization):
         kinds.setdefault(PointKind.of(points), []).append(checked_points(net, points))
-    images = values_at(net, fields, net.pixels()).transpose(1, 2).unflatten(2, net.resolution)
+    images = values_at(net, fields, net.pixels()).transpose(1, 2).contiguous().unflatten(2, net.resolution)
     steps = sum(step.kind in ("module", "function", "method") for step in net.program.steps)
     with Progress(steps * len(kinds), "calibrate", show) as bar:
         for kind, discretizations in kinds.items():
@@ -141,6 +141,8 @@ def _picked(value, place: int, side: int):
         return value.parts[place][side]
     if isinstance(value, list | tuple):
         return type(value)(_picked(part, place, side) for part in value)
+    if isinstance(value, slice):
+        return slice(*(_picked(part, place, side) for part in (value.start, value.stop, value.step)))
     if isinstance(value, dict):
         return {key: _picked(part, place, side) for key, part in value.items()}
     return value

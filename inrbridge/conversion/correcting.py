@@ -50,7 +50,7 @@ class Calls:
             dim: of the channels, in the discrete tensor.
         """
         for run, found, wanted in zip(self.runs, self.found, self.wanted, strict=True):
-            yield _rows(found, dim), _rows(_target(run, found, wanted), dim), _weights(found)
+            yield _rows(found, dim), _rows(_target(run, found, wanted), dim), _weights(found, dim)
 
 
 def adjustable(layer: nn.Module) -> int | None:
@@ -203,13 +203,12 @@ def _rows(x: Located | Tensor, dim: int) -> Tensor:
     return values.reshape(values.shape[0], -1, values.shape[-1])
 
 
-def _weights(x: Located | Tensor) -> Tensor | None:
+def _weights(x: Located | Tensor, dim: int) -> Tensor | None:
     """Quadrature weights, of mean 1, of the rows of a map."""
     if not isinstance(x, Located):
         return None
     weights = x.level.points.weights.to(x.values)
-    rows = _rows(x, 1).shape[1] if x.values.ndim > 2 else len(weights)
-    return (weights / weights.mean()).repeat(rows // len(weights))
+    return (weights / weights.mean()).repeat(_rows(x, dim).shape[1] // len(weights))
 
 
 def _scale_outputs(layer: nn.Module, gain: Tensor) -> None:
