@@ -96,8 +96,8 @@ _TORCH_POINTWISE = _words(
 _TORCH = _words(
     "cat concat concatenate stack split chunk unbind flatten reshape permute transpose swapaxes movedim squeeze unsqueeze "
     "mean sum amax amin max min var std var_mean std_mean softmax log_softmax cumsum prod matmul bmm einsum baddbmm addmm "
-    "roll flip narrow select index_select gather tile repeat_interleave zeros_like ones_like full_like empty_like unflatten "
-    "broadcast_to norm argmax tensor_split triu tril outer numel is_floating_point"
+    "roll flip narrow select index_select gather tile repeat_interleave zeros_like ones_like full_like empty_like rand_like "
+    "randn_like unflatten broadcast_to norm argmax tensor_split triu tril outer numel is_floating_point"
 )
 # what makes tensors: of a size, or by chance
 _FACTORIES = _words("zeros ones full empty arange linspace eye rand randn randint randperm")

@@ -7,10 +7,11 @@ pointwise    activations, arithmetic with broadcasting, dropout
 norms        normalization: statistics are integrals
 reductions   means, sums and maxima
 layout       permuting, reshaping, joining and splitting axes that are no pixels
+indexing     numbers, slices and new axes in brackets
 attention    products of tokens, weighted by the quadrature
 """
 
-from inrbridge.models.converted.rules import attention, layout, local, norms, pointwise, reductions, through_grid
+from inrbridge.models.converted.rules import attention, indexing, layout, local, norms, pointwise, reductions, through_grid
 from inrbridge.models.converted.rules.table import Reading, Run, apply_on_points
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Run",
     "apply_on_points",
     "attention",
+    "indexing",
     "layout",
     "local",
     "norms",

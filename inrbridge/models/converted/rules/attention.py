@@ -23,13 +23,19 @@ def linear(run: Run, input, weight, bias=None):
     return input.with_values(functional.linear(input.values, weight, bias))
 
 
-@rule("torch.matmul", ".matmul", "operator.matmul")
+@rule("torch.matmul", ".matmul", "operator.matmul", "torch.bmm", ".bmm")
 def matmul(run: Run, input, other):
-    """Multiply the channels of each point by a matrix."""
-    if isinstance(other, Located) or not isinstance(input, Located) or input.axis == input.values.ndim - 1 or other.ndim != 2:
-        level = (input if isinstance(input, Located) else other).level
-        raise NeedsGrid(level, "it multiplies pixels with pixels; attention on points is scaled_dot_product_attention")
-    return input.with_values(input.values @ other)
+    """Multiply the channels of each point by a matrix, from either side."""
+    if isinstance(input, Located) and isinstance(other, Tensor):
+        last = input.values.ndim - 1
+        if (input.axis == last - 1 and input.spread == 1) or (input.axis < last and other.ndim <= 2):
+            return input.with_values(input.values @ other)
+    elif isinstance(input, Tensor):
+        last = other.values.ndim - 1
+        if other.axis == last and other.spread == 1 and input.ndim > 1:
+            return other.with_values(input @ other.values)
+    level = next(x.level for x in (input, other) if isinstance(x, Located))
+    raise NeedsGrid(level, "it multiplies pixels with pixels; attention on points is scaled_dot_product_attention")
 
 
 def _log_weights(keys: Located, like: Tensor) -> Tensor | None:
@@ -56,13 +62,14 @@ def attention(run: Run, query, key, value, attn_mask=None, dropout_p=0.0, is_cau
 
 
 @rule("MultiheadAttention")
-def _multihead(run: Run, module, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, **kwargs):
+def _multihead(run: Run, module, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None,
+               average_attn_weights=True, is_causal=False):  # fmt: skip
     tokens = (query, key, value)
     axis = 1 if module.batch_first else 0
-    if key_padding_mask is not None or attn_mask is not None or not all(isinstance(x, Located) for x in tokens):
-        raise NeedsGrid(
-            next(x.level for x in tokens if isinstance(x, Located)), "its attention has a mask, or tokens that are no points"
-        )
+    masks = (key_padding_mask, attn_mask, is_causal or None)
+    if masks != (None, None, None) or not all(isinstance(x, Located) for x in tokens):
+        level = next(x.level for x in tokens if isinstance(x, Located))
+        raise NeedsGrid(level, "its attention has a mask, or tokens that are no points")
     if any((not x.tokens and x.spread > 1) or x.axis != axis or x.values.ndim != 3 for x in tokens):
         raise NeedsGrid(query.level, "it attends over other axes than the pixels")
     if module.bias_k is not None or module.add_zero_attn:

@@ -24,6 +24,7 @@ from inrbridge.nn import Sampled
 from inrbridge.stencils import BSpline, Quadrature, Reconstruct, Stencil, build_stencil
 
 _CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
+Pads = tuple[tuple[int, int], ...]
 _BORDERS = {"zeros": "zeros", "constant": "zeros", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
@@ -34,7 +35,7 @@ class Window:
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
+    pads: Pads
 
     def outputs(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the output map."""
@@ -122,26 +123,24 @@ def per_axis(value, dim: int) -> tuple:
     return value * dim if len(value) == 1 else value
 
 
-def _pads(x: Located, padding, size, dilation, stride, mode: str) -> tuple[tuple[tuple[int, int], ...], str]:
-    """Padding of a kernel, its own and that of the step before, and the border that it asks for."""
-    dim = len(size)
+def _own_pads(padding, size: Sequence[int], dilation: Sequence[int]) -> Pads:
+    """Padding (before, after) of a kernel as torch is told it."""
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
-        own = tuple((t // 2, t - t // 2) for t in total)
-    else:
-        own = tuple((p, p) for p in per_axis(0 if padding == "valid" else padding, dim))
+        return tuple((t // 2, t - t // 2) for t in total)
+    return tuple((p, p) for p in per_axis(0 if padding == "valid" else padding, len(size)))
+
+
+def _joined(run: Run, x: Located, own: Pads, border: str) -> tuple[Located, Pads, str]:
+    """Join the padding of a kernel and that which waits on the map, which is carried out first where they are of two kinds."""
     waiting = x.padding
+    if waiting is not None and (waiting.value or (any(map(any, own)) and (_BORDERS[waiting.mode], border) != ("zeros", "zeros"))):
+        x, waiting = padded(run, x), None
     if waiting is not None:
-        if any(map(any, own)) and (waiting.mode, waiting.value) != (_torch_mode(mode), 0.0):
-            raise NeedsGrid(x.level, "two kinds of padding meet in it")
         own = tuple((a + c, b + d) for (a, b), (c, d) in zip(own, waiting.amounts, strict=True))
-        mode = waiting.mode
+        border = _BORDERS[waiting.mode]
     # without padding a kernel never leaves the map: points nearer to the edge than any pixel centre see the outermost values
-    return own, _BORDERS[mode] if any(map(any, own)) else "replicate"
-
-
-def _torch_mode(mode: str) -> str:
-    return "constant" if mode == "zeros" else mode
+    return x, own, border if any(map(any, own)) else "replicate"
 
 
 def _padded(image: Tensor, pads, border: str, value: float = 0.0) -> Tensor:
@@ -159,13 +158,7 @@ def convolve(run: Run, input, weight, bias=None, stride=1, padding=0, dilation=1
     if not isinstance(x, Located) or not x.is_map:
         raise NeedsGrid(_level(input, weight, bias), "a convolution acts on maps (b, c, *shape)")
     size, stride, dilation = tuple(weight.shape[2:]), per_axis(stride, dim), per_axis(dilation, dim)
-    pads, border = _pads(x, padding, size, dilation, stride, padding_mode)
-    if x.padding is not None and x.padding.value:
-        x, pads, border = (
-            padded(run, x),
-            _pads(replace(x, padding=None), padding, size, dilation, stride, padding_mode)[0],
-            "zeros",
-        )
+    x, pads, border = _joined(run, x, _own_pads(padding, size, dilation), padding_mode)
     if math.prod(size) == math.prod(stride) == 1 and not any(map(any, pads)) and groups == 1:
         sampled = x.sampled()
         return feature_map(sampled.with_values(functional.linear(sampled.values, weight.flatten(1), bias)), x.level)
@@ -303,7 +296,7 @@ def padded(run: Run, x: Located) -> Located:
     stencil = nodes.reconstruction(run, border)
     values = stencil.interpolate(plain.sampled().values)
     if waiting.value:
-        values = values + waiting.value * (~_present(stencil)).to(values)
+        values = torch.where(_present(stencil).to(values.device), values, waiting.value)
     return feature_map(Sampled(nodes.target.points, values), nodes.target)
 
 
@@ -319,10 +312,15 @@ def pad(run: Run, input, pad, mode="constant", value=None):
         x = x.with_values(functional.pad(x.values, [a for pair in others for a in pair], mode, value))
     if not any(map(any, spatial)):
         return x
-    if not x.is_map or x.padding is not None:
+    if not x.is_map:
         raise NeedsGrid(x.level, "padding of it cannot wait for a kernel")
+    x = padded(run, x) if x.padding else x
     amounts = tuple(reversed([*spatial, *[(0, 0)] * (spread - len(spatial))]))
-    return replace(x, padding=Padding(amounts, mode, float(value or 0.0)))
+    if min(map(min, amounts)) < 0:  # what it cuts off
+        cut = [(max(0, -a), n + min(0, a) + min(0, b)) for (a, b), n in zip(amounts, x.level.shape, strict=True)]
+        x = take(run, x, [(first, 1, count) for first, count in cut])
+        amounts = tuple((max(0, a), max(0, b)) for a, b in amounts)
+    return replace(x, padding=Padding(amounts, mode, float(value or 0.0))) if any(map(any, amounts)) else x
 
 
 @rule(*(f"{kind}Pad{n}d" for n in (1, 2, 3) for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")),

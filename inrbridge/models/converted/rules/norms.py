@@ -83,10 +83,14 @@ def _over_channels(x: Located, normalized_shape) -> None:
         raise NeedsGrid(x.level, "it normalizes over pixels and has weights for each")
 
 
-@rule("LayerNorm", "RMSNorm")
+@rule("LayerNorm")
 def _layer(run: Run, module, input):
-    _over_channels(input, module.normalized_shape)
-    return input.with_values(module(input.values))
+    return layer_norm(run, input, module.normalized_shape, module.weight, module.bias, module.eps)
+
+
+@rule("RMSNorm")
+def _root_mean_square(run: Run, module, input):
+    return rms_norm(run, input, module.normalized_shape, module.weight, module.eps)
 
 
 @rule("functional.layer_norm")
@@ -105,16 +109,7 @@ def rms_norm(run: Run, input, normalized_shape, weight=None, eps=None):
     return input.with_values(functional.rms_norm(input.values, normalized_shape, weight, eps))
 
 
-@rule("functional.normalize")
-def normalize(run: Run, input, p=2.0, dim=1, eps=1e-12):
-    """torch.nn.functional.normalize, of what lies at one point."""
-    axis = input.dim(dim)
-    if axis is None:
-        raise NeedsGrid(input.level, "it divides by a norm over pixels")
-    values: Tensor = functional.normalize(input.values, p, axis, eps)
-    return input.with_values(values)
-
-
 @rule("LocalResponseNorm", "functional.local_response_norm")
 def _response(run: Run, *args, **kwargs):
-    raise NeedsGrid(next(a.level for a in args if isinstance(a, Located)), "it normalizes by neighbouring channels")
+    x = next(a for a in args if isinstance(a, Located))
+    raise NeedsGrid(x.level, "it normalizes by neighbouring channels")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,7 +51,9 @@ def _plain(run: Run, tensor: Tensor, home: Located, ndim: int, axis: int) -> Ten
     return full if home.tokens else locate(run, full, home.level, axis).values
 
 
-def _located(run: Run, operation, args, kwargs) -> Located:
+def combined(run: Run, operation, args, kwargs=None) -> Located:
+    """Apply an operation value by value; at least one of the arguments is Located."""
+    kwargs = kwargs or {}
     names = list(kwargs)
     home, operands = together(run, [*args, *kwargs.values()])
     values = operation(*operands[: len(args)], **dict(zip(names, operands[len(args) :], strict=True)))
@@ -64,7 +65,7 @@ def _located(run: Run, operation, args, kwargs) -> Located:
 def _register(name: str, operation) -> None:
     @rule(name)
     def apply(run: Run, *args, **kwargs):
-        return _located(run, operation, args, kwargs)
+        return combined(run, operation, args, kwargs)
 
 
 for _name in sorted(POINTWISE):
@@ -91,25 +92,56 @@ def prelu(run: Run, input, weight):
     return input.with_values(functional.prelu(input.values, weight))
 
 
-@rule("functional.dropout", "functional.alpha_dropout")
+@rule("functional.dropout")
 def _dropout(run: Run, input, p=0.5, training=True, inplace=False):
-    return input.with_values(functional.dropout(input.values, p, training))
+    return input.with_values(functional.dropout(input.values, p, training, inplace))
 
 
-@rule(*(f"functional.dropout{n}d" for n in (1, 2, 3)), "functional.feature_alpha_dropout")
+@rule("functional.alpha_dropout")
+def _alpha_dropout(run: Run, input, p=0.5, training=False, inplace=False):
+    return input.with_values(functional.alpha_dropout(input.values, p, training, inplace))
+
+
+@rule(*(f"functional.dropout{n}d" for n in (1, 2, 3)))
 def drop_channels(run: Run, input, p=0.5, training=True, inplace=False):
     """Drop whole channels of a map."""
     if not input.is_map:
         raise NeedsGrid(input.level, "it drops the channels of maps (b, c, *shape)")
-    return input.with_values(functional.dropout1d(input.values, p, training))
+    return input.with_values(functional.dropout1d(input.values, p, training, inplace))
 
 
-@rule("Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout")
+@rule("Dropout1d", "Dropout2d", "Dropout3d")
 def _dropout_module(run: Run, module, input):
     return drop_channels(run, input, module.p, module.training)
 
 
-@rule(*(f"torch.{name}_like" for name in ("zeros", "ones", "full", "empty")))
-def _like(run: Run, input, *fill, **kwargs):
-    name = "full" if fill else "zeros"
-    return input.with_values(torch.full_like(input.values, fill[0]) if name == "full" else torch.zeros_like(input.values))
+@rule("functional.glu")
+def glu(run: Run, input, dim=-1):
+    """One half of an axis gates the other."""
+    axis = input.dim(dim)
+    if axis is None:
+        raise NeedsGrid(input.level, "it gates pixels by pixels")
+    return input.with_values(functional.glu(input.values, axis))
+
+
+@rule("GLU")
+def _glu_module(run: Run, module, input):
+    return glu(run, input, module.dim)
+
+
+def _register_like(name: str) -> None:
+    @rule(f"torch.{name}_like")
+    def alike(run: Run, input, *args, **kwargs):
+        return input.with_values(FUNCTIONS[f"torch.{name}_like"](input.values, *args, **kwargs))
+
+    if name.startswith("rand"):
+        return
+
+    @rule(f".new_{name}")
+    def new(run: Run, input, *args, **kwargs):
+        """A tensor of the discrete network, of its sizes."""
+        return getattr(input.values, f"new_{name}")(*args, **kwargs)
+
+
+for _name in ("zeros", "ones", "full", "empty", "rand", "randn"):
+    _register_like(_name)

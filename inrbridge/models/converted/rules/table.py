@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,14 +75,29 @@ def apply_on_points(run: Run, step: Step, operation: Callable, args: list, kwarg
             raise NeedsGrid(located[0].level, f"{name.removeprefix('.')} has no meaning on points that are no pixels")
         if name not in _READS_PADDING:
             args, kwargs = _map((args, kwargs), lambda x: _RULES["padded"](run, x) if x.padding else x)
-        called = (run, operation) if isinstance(operation, nn.Module) else (run,)
-        return _map(function(*called, *args, **kwargs), _plain_if_one)
+        called = (run, operation, *args) if isinstance(operation, nn.Module) else (run, *args)
+        if not _takes(function, called, kwargs):
+            raise NeedsGrid(located[0].level, f"{name.removeprefix('.')} has no meaning on points with these arguments")
+        return _map(function(*called, **kwargs), _plain_if_one)
     except NeedsGrid as need:
         for x in located:
             if not x.level.on_grid:
                 raise NeedsGrid(x.level, need.why, step.line) from None
         args, kwargs = _map((args, kwargs), lambda x: x.on_grid())
         return operation(*args, **kwargs)
+
+
+def _takes(function: Callable, args: tuple, kwargs: dict) -> bool:
+    try:
+        _signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+@functools.cache
+def _signature(function: Callable) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 def _plain_if_one(x: Located) -> Located | Tensor:

@@ -6,6 +6,7 @@ a coarse grid is cheap. On the pixels themselves both readings are the identity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -60,14 +61,20 @@ def locate(run: Run, image: Tensor, level: Level, axis: int = 2) -> Located:
     return Located(values.reshape(*before, -1, *after), level, axis)
 
 
-def through_grid(run: Run, x: Located, operation: Callable[[Tensor], Tensor]) -> Located | Tensor:
-    """Apply an operation on maps (b, c, *shape) -> (b, c', *shape'); a result of one pixel is a plain tensor."""
+def through_grid(run: Run, x: Located, operation: Callable[[Tensor], Tensor], keeps_size: bool = False) -> Located | Tensor:
+    """Apply an operation on maps (b, c, *shape) -> (b, c', *shape'); a result of one pixel is a plain tensor.
+
+    Args:
+        keeps_size: a result of the same shape is the same map.
+    """
     if not isinstance(x, Located) or not x.is_map:
         raise NeedsGrid(x.level, "the operation acts on maps (b, c, *shape)")
     image = operation(rasterize(run, x))
     shape = tuple(image.shape[2:])
-    if all(n == 1 for n in shape):
+    if math.prod(shape) == 1:
         return image
+    if keeps_size and shape == x.level.shape:
+        return x
     level = x.level
     step = tuple(h * n / m for h, n, m in zip(level.step, level.shape, shape, strict=True))
     start = tuple(a - h / 2 + s / 2 for a, h, s in zip(level.start, level.step, step, strict=True))
@@ -84,12 +91,16 @@ _MODULES = (
 )  # fmt: skip
 
 
+_RESIZING = ("interpolate", "upsample", "Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d", *(
+    f"{kind}{n}d" for kind in ("adaptive_max_pool", "AdaptiveMaxPool") for n in (1, 2, 3)))  # fmt: skip
+
+
 def _register_function(name: str) -> None:
     operation = getattr(functional, name)
 
     @rule(f"functional.{name}")
     def apply(run: Run, input, *args, **kwargs):
-        return through_grid(run, input, lambda image: operation(image, *args, **kwargs))
+        return through_grid(run, input, lambda image: operation(image, *args, **kwargs), name in _RESIZING)
 
 
 for _name in _FUNCTIONS:
@@ -98,4 +109,4 @@ for _name in _FUNCTIONS:
 
 @rule(*_MODULES)
 def _module(run: Run, module, input, *args, **kwargs):
-    return through_grid(run, input, lambda image: module(image, *args, **kwargs))
+    return through_grid(run, input, lambda image: module(image, *args, **kwargs), type(module).__name__ in _RESIZING)
