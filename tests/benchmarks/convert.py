@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
         "--resolution", default="96x128", help="of espnet: 96x128, 360x480, or a part of the latter from its centre"
     )
     parser.add_argument("--oversampling", type=float, default=1.0)
-    parser.add_argument("--inner", choices=["points", "grid"], default="points")
+    parser.add_argument("--inner", default="points", help="where coarser levels live: points or grid, as of `convert`")
     parser.add_argument("--neighbors", type=int)
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     parser.add_argument("--threads", type=int, default=1)
