@@ -3,15 +3,23 @@
 tracing   what a torch module does, recorded
 programs  the recording -> a program
 settling  which of its levels have to live on their own grids
+examples  the fields that a net is adapted on
+calibrating, correcting  weights adapted to points of one kind: in one pass over fields, without gradients
+finetuning  the same by a short distillation
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from inrbridge.conversion import calibrating
+from inrbridge.conversion.examples import Fields
 from inrbridge.conversion.programs import trace
 from inrbridge.conversion.settling import settled_grids
+from inrbridge.discretization import Discretization
 from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import ConfigError
 from inrbridge.models.converted import ConvertedDenseNet, ConvertedNet, checked_resolution
@@ -22,8 +30,9 @@ EXAMPLES = 2
 
 
 def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int | None = None, kernel: str = "reconstruct",
-            order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-            inner: str = "points") -> INRNet:  # fmt: skip
+            order: int = 2, neighbors: int | None = None, oversampling: float = 1.0, inner: str = "points",
+            calibrate: Fields | None = None,
+            points: Discretization | Sequence[Discretization] | None = None) -> INRNet:  # fmt: skip
     """Turn a trained network on pixels into an INR-Net.
 
     Args:
@@ -32,6 +41,12 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
         domain: a Box or Torus that the pixels are the cells of.
         resolution: pixels along each axis of the domain, in the order of the axes of the array.
         in_channels: c; None: of the first weight.
+        kernel, order, neighbors, oversampling, inner: how the net sees fields off its pixels, see `ConvertedNet`.
+        calibrate: some hundred fields of those the net is for, without labels: the net is adapted to `points`, see
+            `calibrating.calibrate`. points: None: lattice and Sobol points, as many as pixels.
+
+    Raises:
+        ConfigError: the network cannot be converted; names the operation, its line and why.
     """
     if not isinstance(domain, Box | Torus) or not 1 <= domain.dim <= 3:
         raise ConfigError(f"Got {domain} to convert a network on, expected a Box or Torus of 1 to 3 dimensions.")
@@ -58,7 +73,10 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
 
     net = build(settled_grids(build([]), like, dense))
     net.network.load_state_dict(weights)
-    return net.to(like).train(module.training)
+    net = net.to(like).train(module.training)
+    if calibrate is not None:
+        calibrating.calibrate(net, calibrate, points)
+    return net
 
 
 def _channels(module: nn.Module, dim: int) -> int:

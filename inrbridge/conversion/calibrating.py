@@ -26,6 +26,7 @@ from inrbridge.nn import Sampled
 from inrbridge.progress import Progress
 from inrbridge.sampling import lattice, sobol
 
+SETS = 4  # shifts or scrambles of points that share the fields, unless points are given
 FEWEST = 16  # fields that statistics over fields are worth anything for
 
 
@@ -52,7 +53,7 @@ def calibrate(net: Converted, fields: Fields, discretization: Discretization | S
         net: of `convert`.
         fields: a few hundred (256 are enough) of those the net is for; no labels are needed.
         discretization: the kind of points: sampler and number. Several of one kind share the fields among them, several kinds
-            each get a copy of the weights. None: a lattice and a Sobol set of as many points as the network has pixels.
+            each get a copy of the weights. None: four lattices and four Sobol sets, of as many points as the network has pixels.
         ridge: None: gains and offsets only. A number: weight of what pulls the corrected weights to the network's own, as a share
             of the mean square of their inputs; large is cautious.
         show: whether and how progress is shown, as of `inrbridge.progress.Progress`.
@@ -87,7 +88,8 @@ def calibrate(net: Converted, fields: Fields, discretization: Discretization | S
 def _discretizations(net: Converted, given) -> list[Discretization]:
     if given is None:
         count = len(net.pixels())
-        return [sampler(net.domain, count, torch.Generator().manual_seed(0)) for sampler in (lattice, sobol)]
+        chance = torch.Generator().manual_seed(0)
+        return [sampler(net.domain, count, chance) for sampler in (lattice, sobol) for _ in range(SETS)]
     return [given] if isinstance(given, Discretization) else list(given)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.field import Field
+from inrbridge.models.converted.arguments import own_tensor
 from inrbridge.models.net import INRNet
 from inrbridge.stacking import FieldStack, stack
 
@@ -69,4 +70,4 @@ def checked_points(net: INRNet, points: Discretization) -> Discretization:
             "Got the pixel grid of the network to adapt to, where it is exact already; expected other points, e.g. "
             "lattice(net.domain, 1024)."
         )
-    return points.to(next(iter([*net.parameters(), *net.buffers()]), points.points))
+    return points.to(own_tensor(net))

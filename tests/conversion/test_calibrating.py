@@ -340,3 +340,14 @@ def test_mistakes_are_told():
     with pytest.raises(ConfigError, match='Got 16 values to correct the 55 weights of each output of "head", expected more'):
         calibrate(net_of(Wide), fields, points, ridge=0.0)
     assert len(net.adapted_to) == len(net.adapted)
+
+
+def test_convert_calibrates():
+    fields = waves(SQUARE, 2, 32, 0)
+    by_hand = net_of()
+    calibrate(by_hand, fields)
+    at_once = net_of(calibrate=fields)
+    assert [kind.sampler for kind in at_once.adapted_to] == ["lattice", "sobol"]
+    assert all(torch.equal(value, by_hand.state_dict()[name]) for name, value in at_once.state_dict().items())
+    points = drawn(halton, 64)
+    assert net_of(calibrate=fields, points=points).adapted_to[0].sampler == "halton"

@@ -15,6 +15,7 @@ from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, ShapeMismatch, SupportTooNarrow
 from inrbridge.models.converted.adapted import PointKind, build_copy, copy_weights, nearest_kind
+from inrbridge.models.converted.arguments import own_tensor
 from inrbridge.models.converted.levels import Level, Placement, Places, checked_resolution, grid_points
 from inrbridge.models.converted.located import Located, feature_map
 from inrbridge.models.converted.program import Program, run_on_grid
@@ -59,8 +60,7 @@ class Converted:
     def adapt(self, kind: PointKind) -> nn.Module:
         """Return the copy of the network for points of a kind, with the network's own weights if it is new."""
         if kind not in self.adapted_to:
-            like = next(iter([*self.network.parameters(), *self.network.buffers()]), torch.zeros(()))
-            copy = build_copy(self.program).to(like).train(self.network.training)
+            copy = build_copy(self.program).to(own_tensor(self.network)).train(self.network.training)
             copy_weights(self.network, copy)
             self.adapted.append(copy)
             self.options["adapted"] = [*self.options["adapted"], kind.to_config()]
