@@ -183,6 +183,8 @@ def _step(node: fx.Node, root: nn.Module, example: Tensor, constants: dict[fx.No
         return {"dtype": "own"} if isinstance(value, torch.dtype) and value == example.dtype else None
 
     given = {_SYNONYMS.get(key, key): value for key, value in node.kwargs.items() if key not in _OF_NO_ACCOUNT}
+    if given.get("out", 0) is None:
+        del given["out"]
     try:
         args, kwargs = tuple(encode(part, known) for part in node.args), {key: encode(part, known) for key, part in given.items()}
     except TypeError as error:

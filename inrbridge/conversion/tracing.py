@@ -10,17 +10,19 @@ import copy
 import inspect
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from inrbridge.errors import ConfigError
-from inrbridge.models.converted.vocabulary import FACTORIES, function_name, module_name
+from inrbridge.models.converted.vocabulary import FACTORIES, module_name
 
 _OURS = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
@@ -57,7 +59,7 @@ def record(module: nn.Module, example: Tensor, training: bool = False) -> Record
     _require_one_input(module)
     try:
         tracer = _Tracer(copy.deepcopy(module).train(training), example.clone())
-        with torch.no_grad(), _Factories(tracer):
+        with torch.no_grad(), _factories_recorded(tracer):
             graph = tracer.trace(tracer.root)
     except ConfigError:
         raise
@@ -119,24 +121,32 @@ class KnownProxy(fx.Proxy):
                 return self.transpose(-2, -1)
             if name == "data":
                 return self.detach()
+        elif isinstance(value, tuple) and hasattr(value, name):  # the values and indices of a maximum
+            return next(self[place] for place, part in enumerate(value) if part is getattr(value, name))
         return super().__getattr__(name)
 
 
-class _Factories(TorchFunctionMode):
-    """Record tensors that are made in forward() with a size that is known by a proxy alone, or by chance."""
+@contextmanager
+def _factories_recorded(tracer: _Tracer) -> Iterator[None]:
+    """Record tensors that are made in forward() with a size that is known by a proxy alone, or by chance.
 
-    def __init__(self, tracer: _Tracer):
-        super().__init__()
-        self.tracer = tracer
+    `torch.zeros(x.shape[0], 1)` does not reach a proxy by torch's own protocol: the functions are replaced for the while.
+    """
+    with ExitStack() as stack:
+        for word in FACTORIES:
+            name = word.removeprefix("torch.")
+            stack.enter_context(patch.object(torch, name, _recorded(tracer, name, getattr(torch, name))))
+        yield
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = function_name(func)
-        if name in FACTORIES and not self.tracer.is_carrying_out:
-            found = [part for part in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(part, fx.Proxy)]
-            if found or name.startswith("torch.rand"):
-                return self.tracer.create_proxy("call_function", func, args, kwargs)
-        return func(*args, **kwargs)
+
+def _recorded(tracer: _Tracer, name: str, function: Callable) -> Callable:
+    def make(*args, **kwargs):
+        has_proxies = any(isinstance(part, fx.Proxy) for part in tree_leaves((args, kwargs)))
+        if not tracer.is_carrying_out and (has_proxies or name.startswith("rand")):
+            return tracer.create_proxy("call_function", function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return make
 
 
 class _Tracer(fx.Tracer):
@@ -163,14 +173,16 @@ class _Tracer(fx.Tracer):
     def to_bool(self, proxy):
         return bool(proxy)
 
+    def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        node.meta["line"] = self.line()
+        node.meta["value"] = self._carry_out(node)
+        return node
+
     def create_proxy(self, kind, target, args, kwargs, name=None, type_expr=None, proxy_factory_fn=None):
         if kind == "call_function" and isinstance(target, FunctionType) and not target.__module__.startswith("torch"):
             return target(*args, **kwargs)  # wrapped to be seen as one step: what it does is recorded instead
-        proxy = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
-        node = proxy.node
-        node.meta["line"] = self.line()
-        node.meta["value"] = self._carry_out(node)
-        return proxy
+        return super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
 
     def call_module(self, module, forward, args, kwargs):
         return forward(*args, **kwargs) if self.is_carrying_out else super().call_module(module, forward, args, kwargs)

@@ -66,6 +66,7 @@ MODULE_OPTIONS: dict[str, tuple[str, ...]] = {
     **_each_dim("BatchNorm", _NORM),
     **_each_dim("InstanceNorm", _NORM),
     **_each_dim("MaxPool", "kernel_size stride padding dilation return_indices ceil_mode"),
+    **_each_dim("MaxUnpool", "kernel_size stride padding"),
     **_each_dim("LPPool", "norm_type kernel_size stride ceil_mode"),
     **_each_dim("AdaptiveAvgPool", "output_size"),
     **_each_dim("AdaptiveMaxPool", "output_size"),
@@ -81,6 +82,7 @@ _POINTWISE = _words(
     "softsign tanhshrink softshrink hardshrink threshold"
 )
 _DROPOUTS = _words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")
+_WITH_INDICES = tuple(f"max_{kind}" for n in (1, 2, 3) for kind in (f"pool{n}d_with_indices", f"unpool{n}d"))
 _FUNCTIONAL = _words(
     "prelu linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d batch_norm instance_norm "
     "group_norm layer_norm rms_norm local_response_norm normalize max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d "
@@ -101,7 +103,7 @@ _TORCH = _words(
 )
 # what makes tensors: of a size, or by chance
 _FACTORIES = _words("zeros ones full empty arange linspace eye rand randn randint randperm")
-_OPERATORS = _words("add sub mul truediv floordiv mod pow neg eq ne lt le gt ge and_ or_ invert iadd isub imul itruediv")
+_OPERATORS = _words("add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge and_ or_ invert iadd isub imul itruediv")
 _IN_PLACE_METHODS = _words("add_ sub_ mul_ div_ relu_ clamp_ sigmoid_ tanh_ floor_")
 _OTHER_METHODS = _words(
     "view view_as reshape_as expand expand_as repeat contiguous to float half bfloat16 double size dim shape new_zeros new_ones "
@@ -109,7 +111,7 @@ _OTHER_METHODS = _words(
 )
 
 FUNCTIONS: dict[str, Callable] = {
-    **{f"functional.{name}": getattr(functional, name) for name in (*_POINTWISE, *_DROPOUTS, *_FUNCTIONAL)},
+    **{f"functional.{name}": getattr(functional, name) for name in (*_POINTWISE, *_DROPOUTS, *_FUNCTIONAL, *_WITH_INDICES)},
     **{f"torch.{name}": getattr(torch, name) for name in (*_TORCH_POINTWISE, *_TORCH, *_FACTORIES)},
     **{f"operator.{name}": getattr(operator, name) for name in (*_OPERATORS, "matmul", "getitem")},
     **{f"math.{name}": getattr(math, name) for name in ("sqrt", "ceil", "floor", "prod")},
