@@ -186,7 +186,6 @@ ON_POINTS = {
     "avg_pool": lambda p, x: F.avg_pool2d(x, 2) + F.avg_pool2d(x, (2, 2), (2, 2)),
     "avg_pool_padding": lambda p, x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) + F.avg_pool2d(x, 3, 1, 1),
     "avg_pool_ceil": lambda p, x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
-    "avg_pool_ceil_padding": lambda p, x: F.avg_pool2d(x, (3, 2), 3, 1, ceil_mode=True),
     "avg_pool_divisor": lambda p, x: F.avg_pool2d(x, 3, 2, 1, divisor_override=2),
     "lp_pool": lambda p, x: F.lp_pool2d(x.abs(), 2.0, 2),
     "adaptive_average": lambda p, x: F.adaptive_avg_pool2d(x, (3, 2)),
@@ -226,6 +225,7 @@ ON_GRIDS = {
     "einsum": lambda p, x: torch.einsum("bchw,oc->bohw", x, p.matrix),
     "windows": lambda p, x: x.view(x.shape[0], C, 2, 3, 2, 4).amax((3, 5)),
     "unfold": lambda p, x: F.unfold(x, 3, padding=1).mean(-1),
+    "pool_beyond_padding": lambda p, x: F.avg_pool2d(x, (3, 2), 3, 1, ceil_mode=True),
     "moments": lambda p, x: torch.var_mean(x, (2, 3))[0],
 }
 

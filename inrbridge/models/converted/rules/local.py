@@ -242,9 +242,8 @@ def avg_pool(
     if is_plain and per_axis(kernel_size, len(input.level.shape)) == input.level.shape:  # the window is the whole map
         return mean(run, input, tuple(range(2, input.ndim)), keepdim=True)
     function = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[len(input.level.shape) - 1]
-    if ceil_mode and count_include_pad and any(per_axis(padding, 1)):  # then no value beyond the padding counts
-        pads = tuple((p, p) for p in per_axis(padding, len(input.level.shape)))
-        input, padding = padded(run, replace(input, padding=Padding(pads, "constant"))), 0
+    if ceil_mode and count_include_pad and divisor_override is None and any(per_axis(padding, 1)):
+        raise NeedsGrid(_level(input), "its windows reach beyond their padding, and count it")
     extra = () if divisor_override is None else (divisor_override,)
     found = _pool(run, input, kernel_size, stride, padding, 1, ceil_mode,
                   lambda image: function(image, kernel_size, stride, padding, ceil_mode, count_include_pad, *extra))  # fmt: skip
