@@ -57,6 +57,8 @@ def leaves(values: dict, prefix: str = "") -> list[tuple[str, object]]:
     """
     found = []
     for name, value in values.items():
+        if isinstance(value, dict) and {"steps", "modules", "tensors"} <= set(value):  # of a converted network: hundreds of them
+            value = f"{len(value['steps'])} steps, {len(value['modules'])} modules"
         inner = isinstance(value, dict) and value
         found += leaves(value, f"{prefix}{name}.") if inner else [(prefix + name, value)]
     return found

@@ -12,6 +12,8 @@ import json
 
 from inrbridge.cli.tables import print_table
 
+NEEDED = "needed"  # in place of a default
+
 
 def add_arguments(parser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help='an architecture, or "package.module:Class"; without it, all')
@@ -37,12 +39,13 @@ def describe(name: str) -> dict:
     from inrbridge.models import model_class, model_options
 
     model = model_class(name)
+    options = {key: NEEDED if value is inspect.Parameter.empty else value for key, value in model_options(name).items()}
     summary, *rest = (inspect.getdoc(model) or "").split("\n\n")
     return {
         "name": name,
         "kind": model.kind,
         "summary": " ".join(summary.split()),
-        "options": model_options(name),
+        "options": options,
         "about": "\n\n".join(rest),
     }
 
@@ -53,9 +56,11 @@ def show(model: dict) -> None:
     if model["about"]:
         print(f"{model['about'].replace('Args:', 'Options:')}\n")
     print_table(["option", "default"], ([key, _written(value)] for key, value in model["options"].items()))
-    print(f"\nnext: inrbridge config init config.toml --set model.name={model['name']}")
+    is_converted = NEEDED in model["options"].values()  # its options are made from another network
+    begin = "convert --help" if is_converted else f"config init config.toml --set model.name={model['name']}"
+    print(f"\nnext: inrbridge {begin}")
 
 
 def _written(value: object) -> str:
     """A default as --set takes it; None has no such form: the option is then left out."""
-    return "not set" if value is None else json.dumps(value)
+    return "not set" if value is None else value if value == NEEDED else json.dumps(value)

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from inrbridge.errors import ConfigError
 from inrbridge.models.converted.vocabulary import FACTORIES, module_name
 
-_OURS = str(Path(__file__).parent)
+_OURS = str(Path(__file__).parents[1])
 _TORCH = str(Path(torch.__file__).parent)
 _KNOWN_ATTRIBUTES = ("ndim", "dtype", "device", "is_cuda", "requires_grad", "layout", "itemsize")
 

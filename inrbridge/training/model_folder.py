@@ -195,7 +195,8 @@ def _readme(card: Card, title: str) -> str:
         if card.training else f"Evaluated on {points}.", "",
         *(["| figure | value |", "|---|---|", *scores] if scores else ["Not measured."]), "",
         "## Use", "",
-        "    inrbridge generate FOLDER -n 16 -o DIR" if makes else "    inrbridge predict FOLDER FILES...", "",
+        "    inrbridge generate FOLDER -n 16 -o DIR" if makes else "    inrbridge predict FOLDER FILES..."
+        + (" -o DIR" if card.task == "dense" else ""), "",
         f"Made by inrbridge {card.inrbridge}" + (f" with `{card.command}`." if card.command else "."), "",
         "## Licence", "",
         "Not stated: name the licence of the training data and of these weights here before you publish them.", "",
