@@ -13,6 +13,7 @@ from inrbridge.errors import ConfigError, did_you_mean
 from inrbridge.models.converted import Program, Step, encode
 from inrbridge.models.converted.vocabulary import FUNCTIONS, METHODS, function_name, module_name, module_options
 
+CONSTANT = "_tensor_constant"  # how torch.fx calls a tensor that is made in forward()
 _SYNONYMS = {"axis": "dim", "keepdims": "keepdim"}  # of arguments
 _OF_NO_ACCOUNT = ("memory_format",)  # how values lie in memory
 
@@ -59,7 +60,7 @@ def _lasting_steps(module: nn.Module, example: Tensor, recording: Recording, tra
     pairs = list(zip(recording.graph.nodes, other.graph.nodes, strict=False))
     for node, twin in pairs:
         step, same = _step(node, recording.root, example, {}), _step(twin, other.root, example, {})
-        if step != same or (step.kind == "tensor" and not _is_same_tensor(step.target, recording.root, other.root)):
+        if step != same or (step.kind == "tensor" and _is_other_constant(step.target, recording.root, other.root)):
             raise ConfigError(
                 f'Cannot convert the step "{node.name}" ({node.meta.get("line", "")}): it is not the same for {len(example)} and '
                 f"for {len(more)} fields, or depends on chance; expected operations that are the same for any number of fields. "
@@ -81,8 +82,9 @@ def _is_number(value) -> bool:
     return isinstance(value, bool | int | float)
 
 
-def _is_same_tensor(path: str, root: nn.Module, other: nn.Module) -> bool:
-    return torch.equal(attribute(root, path), attribute(other, path))
+def _is_other_constant(path: str, root: nn.Module, other: nn.Module) -> bool:
+    """Whether a tensor was made in forward(), and not the same twice."""
+    return path.startswith(CONSTANT) and not torch.equal(attribute(root, path), attribute(other, path))
 
 
 class _Parts(NamedTuple):
@@ -112,7 +114,7 @@ def _parts(steps: tuple[Step, ...], root: nn.Module) -> _Parts:
 def _joined(parts: _Parts, others: _Parts) -> _Parts:
     """What the steps of either mode refer to; the weights are those of the first."""
     for name in parts.tensors.keys() & others.tensors.keys():
-        if "_tensor_constant" in name and not torch.equal(parts.weights[name], others.weights[name]):
+        if name.startswith(CONSTANT) and not torch.equal(parts.weights[name], others.weights[name]):
             raise ConfigError(f"It makes other constants in training mode ({name}); register them as buffers.")
     return _Parts(others.modules | parts.modules, others.tensors | parts.tensors, others.weights | parts.weights)
 

@@ -210,15 +210,15 @@ class _Tracer(fx.Tracer):
         return node.target(*args, **kwargs) if node.op == "call_function" else args[0]
 
     def line(self) -> str:
-        """The innermost line of the network's own code that is being run."""
+        """The innermost line of the network's own code that is being run, or the layer of torch that is."""
         frame = sys._getframe(1)
-        while frame is not None:
+        while frame is not None and frame.f_code is not record.__code__:
             file = frame.f_code.co_filename
             if not file.startswith((_OURS, _TORCH, "<")) and "/contextlib.py" not in file:
                 text = linecache.getline(file, frame.f_lineno).strip()
                 return f"{Path(file).name}:{frame.f_lineno}" + (f" ({text})" if text else "")
             frame = frame.f_back
-        return "an unknown line"
+        return f"{self.scope.module_path or 'the network'}, a {getattr(self.scope.module_type, '__name__', 'module')}"
 
 
 def attribute(root: nn.Module, path: str):

@@ -99,7 +99,7 @@ _TORCH = _words(
     "cat concat concatenate stack split chunk unbind flatten reshape permute transpose swapaxes movedim squeeze unsqueeze "
     "mean sum amax amin max min var std var_mean std_mean softmax log_softmax cumsum prod matmul bmm einsum baddbmm addmm "
     "roll flip narrow select index_select gather tile repeat_interleave zeros_like ones_like full_like empty_like rand_like "
-    "randn_like unflatten broadcast_to norm argmax tensor_split triu tril outer numel is_floating_point"
+    "randn_like unflatten broadcast_to norm argmax mv dot vdot tensor_split triu tril outer numel is_floating_point"
 )
 # what makes tensors: of a size, or by chance
 _FACTORIES = _words("zeros ones full empty arange linspace eye rand randn randint randperm")
@@ -113,6 +113,7 @@ _OTHER_METHODS = _words(
 FUNCTIONS: dict[str, Callable] = {
     **{f"functional.{name}": getattr(functional, name) for name in (*_POINTWISE, *_DROPOUTS, *_FUNCTIONAL, *_WITH_INDICES)},
     **{f"torch.{name}": getattr(torch, name) for name in (*_TORCH_POINTWISE, *_TORCH, *_FACTORIES)},
+    "torch._weight_norm": torch._weight_norm,
     **{f"operator.{name}": getattr(operator, name) for name in (*_OPERATORS, "matmul", "getitem")},
     **{f"math.{name}": getattr(math, name) for name in ("sqrt", "ceil", "floor", "prod")},
     **{name: getattr(builtins, name) for name in ("int", "float", "min", "max", "abs", "round")},
@@ -127,7 +128,7 @@ POINTWISE = frozenset(
         *(f"operator.{name}" for name in _OPERATORS),
     )
 )
-POINTWISE_METHODS = frozenset((*_TORCH_POINTWISE, *_IN_PLACE_METHODS, "masked_fill", "type_as"))
+POINTWISE_METHODS = frozenset((*_TORCH_POINTWISE, *_IN_PLACE_METHODS, "masked_fill"))
 POINTWISE_MODULES = frozenset(
     (
         *_IN_PLACE,

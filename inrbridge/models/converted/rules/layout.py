@@ -36,9 +36,14 @@ def _numel(run: Run, input):
     return input.shape.numel()
 
 
-@rule(".to")
+def _plain(x: Located | Tensor) -> Tensor:
+    return x.values if isinstance(x, Located) else x
+
+
+@rule(".to", ".type_as")
 def _to(run: Run, input, *args, **kwargs):
-    return input.with_values(input.values.to(*(a.values if isinstance(a, Located) else a for a in args), **kwargs))
+    values = _plain(input).to(*map(_plain, args), **kwargs)
+    return input.with_values(values) if isinstance(input, Located) else values
 
 
 def _register_same(name: str) -> None:
@@ -111,7 +116,7 @@ def reshape(run: Run, input, *sizes, shape=None, size=None):
 
 @rule(".view_as", ".reshape_as")
 def _reshape_as(run: Run, input, other):
-    return reshape(run, input, *other.shape)
+    return reshape(run, input, *other.shape) if isinstance(input, Located) else input.reshape(other.shape)
 
 
 @rule("torch.flatten", ".flatten")
@@ -176,7 +181,7 @@ def expand(run: Run, input, *sizes, size=None):
 
 @rule(".expand_as")
 def _expand_as(run: Run, input, other):
-    return expand(run, input, *other.shape)
+    return expand(run, input, *other.shape) if isinstance(input, Located) else input.expand(other.shape)
 
 
 @rule(".repeat", "torch.tile", ".tile")

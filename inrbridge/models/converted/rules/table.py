@@ -39,7 +39,6 @@ class Run:
 
     places: Places
     reading: Reading
-    training: bool = False
 
 
 def rule(*names: str, reads_padding: bool = False) -> Callable:
