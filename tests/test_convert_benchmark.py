@@ -85,8 +85,8 @@ def test_a_segmentation_net(benchmark, capsys, folder, resolution, monkeypatch):
         "reconstruct",
         "--sampler",
         "lattice",
-        "--inner",
-        "grid",
+        "--levels",
+        "inner-grids",
         "--stage",
         "discrete",
         "grid",
@@ -112,11 +112,13 @@ def test_overlap_of_known_decisions(benchmark, folder, monkeypatch):
 def test_times_and_a_picture(benchmark, capsys, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["convert_tasks"], "SMALL", (32, 40))
     found = lines(benchmark, capsys, folder, "--time", "--points", 256, "--repeats", 1, "--images", 2, "--rule", "reconstruct")
-    assert [(x["sampler"], x["oversampling"], x["inner"]) for x in found] == [
-        (sampler, *setting) for sampler in ("lattice", "sobol") for setting in ((1.0, "points"), (4.0, "points"), (1.0, "grid"))
+    assert [(x["sampler"], x["oversampling"], x["levels"]) for x in found] == [
+        (sampler, *setting)
+        for sampler in ("lattice", "sobol")
+        for setting in ((1.0, "points"), (4.0, "points"), (4.0, "inner-grids"), (4.0, "grids"))
     ]
     assert all(x["ratio_points"] > 0 and x["seconds_discrete"] > 0 for x in found)
     path = tmp_path / "scene.png"
-    assert lines(benchmark, capsys, folder, "--picture", path, "--resolution", "32x40", "--inner", "grid") == []
+    assert lines(benchmark, capsys, folder, "--picture", path, "--resolution", "32x40", "--levels", "inner-grids") == []
     with Image.open(path) as picture:
         assert len(picture.getcolors(10**6)) > 5

@@ -18,7 +18,8 @@ the building of stencils; `adapting`: of the pass or the training. Tests are on 
 interpolation, fitted SIRENs, fitted hash grids (`cifar_fields.py`; fitting 517 takes 20 minutes, 128 5).
 
     INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --json                      # the table of ResNet-20: 10 minutes
-    INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --net espnet --resolution 360x480 --images 8 --inner grid
+    INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --net resnet20 --rule reconstruct --levels points
+    INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --net espnet --resolution 360x480 --rule reconstruct
     INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --net resnet20 --time       # a batch on points against one on pixels
     INRBRIDGE_DATA=.. python tests/benchmarks/convert.py --net espnet --picture scene.png
 """
@@ -67,7 +68,7 @@ def draw(sampler: str, points: int, seed: int) -> Discretization:
 
 def build(task, rule: str, args):
     """The converted net."""
-    return convert(task.module, BOX, task.resolution, kernel=rule, oversampling=args.oversampling, inner=args.inner,
+    return convert(task.module, BOX, task.resolution, kernel=rule, oversampling=args.oversampling, levels=args.levels,
                    neighbors=args.neighbors)  # fmt: skip
 
 
@@ -80,6 +81,12 @@ def adapt(net, stage: str, task, args) -> None:
             finetune(net, task.training(args.learned), points, generator=generator, steps=args.steps, lr=args.lr)
     elif stage != "uncalibrated":
         calibrate(net, task.training(args.training), kinds, ridge=args.ridge if stage == "calibrated" else None)
+
+
+def placing(net) -> dict:
+    """Where the feature maps of a converted net live, and how they are read between their points."""
+    p = net.placement
+    return {"levels": p.levels, "oversampling": p.oversampling, "neighbors": net.reading.neighbors}
 
 
 @torch.no_grad()
@@ -111,7 +118,7 @@ def measure(name: str, kind: str, args, report) -> None:
         line(truth, started, points=math.prod(task.resolution), sampler="grid", rule="pixels", stage="discrete")
     for rule in args.rule:
         fresh = build(task, rule, args)
-        more = {"rule": rule, "oversampling": args.oversampling, "inner": args.inner, "neighbors": args.neighbors}
+        more = {"rule": rule, **placing(fresh)}
         if "grid" in args.stage:
             pixels, started = fresh.pixels(), time.perf_counter()
             line(predict(fresh, task, pixels), started, points=len(pixels), sampler="grid", stage="grid", **more)
@@ -134,8 +141,10 @@ def time_batches(name: str, args, report) -> None:
     args.points = args.points or math.prod(task.resolution)
     some = task.batches()[0]
     image = task.pixels(some)
-    settings = [{"oversampling": 1.0}, {"oversampling": 4.0}, {"inner": "grid"}]
+    settings = [{"oversampling": 1.0, "levels": "points"}, {"levels": "points"}, {"levels": "inner-grids"}, {"levels": "grids"}]
     for sampler, rule, options in itertools.product(args.sampler, args.rule, settings):
+        if rule == "spline" and options["levels"] == "grids":
+            continue
         net = convert(task.module, BOX, task.resolution, kernel=rule, neighbors=args.neighbors, **options)
         points = draw(sampler, args.points, args.seed)
         sampled = Sampled(points, task.values(some, points.points))
@@ -152,7 +161,7 @@ def time_batches(name: str, args, report) -> None:
             args.repeats,
         )
         report(net=name, stage="time", sampler=sampler, points=len(points), rule=rule, batch=len(some), threads=args.threads,
-               **{"oversampling": 1.0, "inner": "points"} | options, neighbors=args.neighbors, first_call=round(first, 2),
+               **placing(net), first_call=round(first, 2),
                **{f"seconds_{key}": round(value, 4) for key, value in seconds.items()},
                **{f"ratio_{key}": round(seconds[key] / seconds["discrete"], 2) for key in ("grid", "points")})  # fmt: skip
 
@@ -196,8 +205,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--resolution", default="96x128", help="of espnet: 96x128, 360x480, or a part of the latter from its centre"
     )
-    parser.add_argument("--oversampling", type=float, default=1.0)
-    parser.add_argument("--inner", default="points", help="where coarser levels live: points or grid, as of `convert`")
+    parser.add_argument("--oversampling", type=float, default=4.0)
+    parser.add_argument("--levels", help="where feature maps live: points, inner-grids or grids, as of `convert`")
     parser.add_argument("--neighbors", type=int)
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     parser.add_argument("--threads", type=int, default=1)
