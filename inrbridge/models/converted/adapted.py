@@ -12,6 +12,7 @@ from torch import nn
 from inrbridge.discretization import Discretization
 from inrbridge.models.converted.program import Program
 
+MOST = 2**0.5  # times the points that weights were adapted to, up to which they serve
 _WITH_BIAS = ("Conv", "Linear")  # beginnings of the names of modules that can be given one
 
 
@@ -35,10 +36,11 @@ class PointKind:
 def nearest_kind(kinds: Sequence[PointKind], wanted: PointKind) -> int | None:
     """Return the place of the kind that suits points best: of the same sampler, and nearest in the number of points, by ratio.
 
-    None where no kind is of that sampler: another sampler's weights compensate for another sampler's errors.
+    None where no kind is of that sampler, since weights make up for the errors of one sampler; and where even the nearest has
+    far fewer points: with more points errors are smaller, and the network's own weights measure better.
     """
-    same = [place for place, kind in enumerate(kinds) if kind.sampler == wanted.sampler]
-    return min(same, key=lambda place: abs(math.log(kinds[place].points / wanted.points)), default=None)
+    enough = [place for place, kind in enumerate(kinds) if kind.sampler == wanted.sampler and wanted.points <= MOST * kind.points]
+    return min(enough, key=lambda place: abs(math.log(kinds[place].points / wanted.points)), default=None)
 
 
 def build_copy(program: Program) -> nn.Module:
