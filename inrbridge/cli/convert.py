@@ -17,7 +17,7 @@ from pathlib import Path
 from inrbridge.cli.arguments import count, positive
 from inrbridge.cli.tables import print_facts
 
-USUAL = {"domain": "centered", "kernel": "reconstruct", "order": 2, "oversampling": 1.0, "inner": "points",
+USUAL = {"domain": "centered", "kernel": "reconstruct", "order": 2, "oversampling": 4.0,
          "calibrate_fields": 256, "sampler": ["lattice", "sobol"]}  # fmt: skip
 
 SEEDS = range(1, 5)  # of the points that a net is calibrated on: those of an evaluation (seed 0) are as new to it as any
@@ -45,8 +45,9 @@ def add_arguments(parser) -> None:
                         help="kernels act on the field at their nodes (default), or become splines as in the paper")  # fmt: skip
     points.add_argument("--order", metavar="N", type=int, default=2, help="of the local polynomials (default 2)")
     points.add_argument("--neighbors", metavar="N", type=count, help="points of a local fit")
-    points.add_argument("--oversampling", metavar="X", type=positive, default=1.0, help="points of coarser levels per pixel")
-    points.add_argument("--inner", choices=["points", "grid"], default="points", help="where coarser levels live")
+    points.add_argument("--oversampling", metavar="X", type=positive, default=4.0, help="points of coarser levels per pixel")
+    points.add_argument("--levels", choices=["points", "inner-grids", "grids"],
+                        help="where feature maps live: on given points, all but the first on grids, all on grids (default)")
     adapting = parser.add_argument_group("adapting it to such points, in one pass over fields without labels")
     adapting.add_argument("--calibrate", metavar="PATH", nargs="+", help="a store, images or field files of the kind it is for")
     adapting.add_argument("--calibrate-fields", metavar="N", type=count, default=256, help="how many of them (default 256)")
@@ -71,7 +72,7 @@ def run(args) -> None:
     out, shape = free_folder(args), resolution(args.resolution)
     domain, channels = domain_of(args.domain, len(shape)), channels_of(args.channels, len(shape))
     module = network(args, len(shape))
-    options = {name: getattr(args, name) for name in ("kernel", "order", "neighbors", "oversampling", "inner")}
+    options = {name: getattr(args, name) for name in ("kernel", "order", "neighbors", "oversampling", "levels")}
     net = convert(module, domain, shape, in_channels=len(channels) if channels else None, **options)
     channels = channels or channels_of(str(net.in_channels), len(shape))
     class_names = names_of(args.classes)
@@ -150,7 +151,7 @@ def command_line(args) -> str:
     """Return the command as the user may repeat it."""
     words = ["inrbridge", "convert", args.model, "--arch", args.arch, "--resolution", args.resolution, "-o", args.out]
     for name in ("arch_options", "channels", "classes", "domain", "mean", "std", "activation", "kernel", "order", "neighbors",
-                 "oversampling", "inner", "calibrate", "calibrate_fields", "calibrate_split", "sampler", "points", "ridge",
+                 "oversampling", "levels", "calibrate", "calibrate_fields", "calibrate_split", "sampler", "points", "ridge",
                  "prefix", "ignore"):  # fmt: skip
         value, usual = getattr(args, name), USUAL.get(name)
         if value not in (usual, None, []):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inrbridge.conversion import calibrating
 from inrbridge.conversion.examples import Fields
 from inrbridge.conversion.programs import trace
-from inrbridge.conversion.settling import settled_grids
+from inrbridge.conversion.settling import settle
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Box, Domain, Torus
 from inrbridge.errors import ConfigError
@@ -30,7 +30,7 @@ EXAMPLES = 2
 
 
 def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int | None = None, kernel: str = "reconstruct",
-            order: int = 2, neighbors: int | None = None, oversampling: float = 1.0, inner: str = "points",
+            order: int = 2, neighbors: int | None = None, oversampling: float = 4.0, levels: str | None = None,
             calibrate: Fields | None = None,
             points: Discretization | Sequence[Discretization] | None = None) -> INRNet:  # fmt: skip
     """Turn a trained network on pixels into an INR-Net.
@@ -41,7 +41,8 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
         domain: a Box or Torus that the pixels are the cells of.
         resolution: pixels along each axis of the domain, in the order of the axes of the array.
         in_channels: c; None: of the first weight.
-        kernel, order, neighbors, oversampling, inner: how the net sees fields off its pixels, see `ConvertedNet`.
+        kernel, order, neighbors, oversampling, levels: how the net sees fields off its pixels, see `ConvertedNet`. levels None:
+            "grids", which measures best; for kernel "spline" "points".
         calibrate: some hundred fields of those the net is for, without labels: the net is adapted to `points`, see
             `calibrating.calibrate`. points: None: lattice and Sobol points, as many as pixels.
 
@@ -57,12 +58,14 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
     example = torch.randn(EXAMPLES, channels, *shape, generator=generator).to(like)
     program, weights, output = trace(module, example)
     if not isinstance(output, Tensor) or output.ndim < 1:
+        kind = type(output).__name__.removeprefix("immutable_")  # as torch.fx has it
         raise ConfigError(
-            f"Got an output of type {type(output).__name__} from {type(module).__name__}, expected class scores (b, classes) or "
+            f"Got an output of type {kind} from {type(module).__name__}, expected class scores (b, classes) or "
             "maps (b, classes, *shape); wrap the module in one that returns the tensor you want."
         )
     dense = output.ndim == domain.dim + 2 and max(output.shape[2:]) > 1
-    options = {"kernel": kernel, "order": order, "neighbors": neighbors, "oversampling": oversampling, "inner": inner}
+    options = {"kernel": kernel, "order": order, "neighbors": neighbors, "oversampling": oversampling,
+               "levels": levels or ("points" if kernel == "spline" else "grids")}  # fmt: skip
     make = ConvertedDenseNet if dense else ConvertedNet
     classes = output.shape[1] if dense else output[0].numel()
 
@@ -71,7 +74,7 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
             domain, channels, classes, program=program.to_config(), resolution=list(shape), own_grids=own_grids, **options
         )
 
-    net = build(settled_grids(build([]), like, dense))
+    net = build([list(found) for found in settle(build([]).to(like), like).bound])
     net.network.load_state_dict(weights)
     net = net.to(like).train(module.training)
     if calibrate is not None:

@@ -116,7 +116,7 @@ class _Calibration:
                 places = Places.on(points, self.net.placement)
                 run, root = Run(places, self.net.reading), places.root()
                 self.runs.append(run)
-                seen = feature_map(Sampled(root.points, read(run, sampled.values, points, root.points)), root)
+                seen = feature_map(Sampled(root.points, read(run.reading, sampled.values, points, root.points)), root)
                 parts.append((seen, image))
             self.net.program.run(self.copy, Carried(tuple(parts)), self.apply)
         finally:

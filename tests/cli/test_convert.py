@@ -168,16 +168,16 @@ def test_predict_takes_images_and_folders_of_them(place, converted, capsys, tmp_
 def test_it_tells_what_was_converted(here, tmp_path, capsys):
     words = ["convert", "flat.safetensors", "--arch", "stranger_nets.py:Tiny", "--arch-options", "flat=true"]
     words += ["--resolution", "8x8"]
-    assert main([*words, "-o", str(tmp_path / "a"), "--json"]) == 0
+    assert main([*words, "-o", str(tmp_path / "a"), "--levels", "points", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     levels = {tuple(level["shape"]): level for level in facts["levels"]}
     assert levels[8, 8]["why"] == "" and levels[4, 4]["why"] and "stranger_nets.py" in levels[4, 4]["line"]
     assert facts["difference_on_grid"] < 1e-6 and facts["classes"] == ["0", "1", "2"]
-    assert main([*words, "-o", str(tmp_path / "b"), "--inner", "grid", "--kernel", "spline", "--channels", "r,g,b"]) == 0
+    assert main([*words, "-o", str(tmp_path / "b"), "--levels", "inner-grids", "--kernel", "spline", "--channels", "r,g,b"]) == 0
     out = capsys.readouterr().out
     assert "level 4x4" in out and "own grid" in out and "next: inrbridge eval" in out
     net = load_model(tmp_path / "b")
-    assert (net.options["inner"], net.options["kernel"], net.card.channels[0]) == ("grid", "spline", "red")
+    assert (net.options["levels"], net.options["kernel"], net.card.channels[0]) == ("inner-grids", "spline", "red")
 
 
 def test_it_is_calibrated_for_points(here, converted, tmp_path, capsys):

@@ -137,10 +137,10 @@ def test_pixels_stay_bitwise_what_they_were():
         assert not torch.equal(net(stack(fields), points), moved)
 
 
-@pytest.mark.parametrize("inner", ["points", "grid"])
+@pytest.mark.parametrize("levels", ["points", "inner-grids", "grids"])
 @pytest.mark.parametrize("normalized", [True, False])
-def test_statistics_equal_a_slow_twin(inner, normalized):
-    net, fields, points = net_of(lambda: Small(normalized), inner=inner), waves(SQUARE, 2, 40, 0), drawn(sobol, 150)
+def test_statistics_equal_a_slow_twin(levels, normalized):
+    net, fields, points = net_of(lambda: Small(normalized), levels=levels), waves(SQUARE, 2, 40, 0), drawn(sobol, 150)
     calibrate(net, fields, points)
     pixels = outputs_of_layers(net, net.network, fields, None)
     found = outputs_of_layers(net, net.network_for(points), fields, points)
@@ -265,8 +265,10 @@ def test_points_take_the_copy_of_their_sampler_nearest_in_number():
     calibrate(net, fields, [drawn(lattice, 64), drawn(lattice, 256), drawn(sobol, 100)])
     small, large, random = net.adapted
     assert net.network_for(drawn(lattice, 32)) is small
-    assert net.network_for(drawn(lattice, 512)) is large
-    assert net.network_for(drawn(sobol, 1000)) is random
+    assert net.network_for(drawn(lattice, 200)) is large
+    assert net.network_for(drawn(sobol, 140)) is random
+    assert net.network_for(drawn(sobol, 10)) is random
+    assert net.network_for(drawn(lattice, 512)) is net.network  # more points than weights were adapted to: smaller errors
     assert net.network_for(drawn(halton, 64)) is net.network
     assert net.network_for(grid(SQUARE, 144)) is net.network
     calibrate(net, fields, drawn(lattice, 64, seed=5))

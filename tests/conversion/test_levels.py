@@ -83,7 +83,7 @@ def test_own_grids():
     coarse = found.reach((4, 4), (1.0, 1.0), (2.0, 2.0), BOX)
     assert coarse.on_grid and torch.equal(coarse.points.points, grid(BOX, (4, 4)).points)
     assert not found.reach((2, 2), (2.0, 2.0), (4.0, 4.0), BOX).on_grid
-    inner = places(lattice(BOX, 64), inner_grids=True)
+    inner = places(lattice(BOX, 64), levels="inner-grids")
     assert not inner.root().on_grid and inner.reach((4, 4), (1.0, 1.0), (2.0, 2.0), BOX).on_grid
 
 

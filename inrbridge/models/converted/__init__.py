@@ -10,7 +10,7 @@ net         the nets
 """
 
 from inrbridge.models.converted.arguments import encode
-from inrbridge.models.converted.levels import Level, Placement, Places, checked_resolution
+from inrbridge.models.converted.levels import Level, Placement, Places, Shape, checked_resolution
 from inrbridge.models.converted.located import Located, NeedsGrid
 from inrbridge.models.converted.net import Converted, ConvertedDenseNet, ConvertedNet
 from inrbridge.models.converted.program import Program, Step
@@ -25,6 +25,7 @@ __all__ = [
     "Placement",
     "Places",
     "Program",
+    "Shape",
     "Step",
     "checked_resolution",
     "encode",

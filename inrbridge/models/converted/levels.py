@@ -53,14 +53,15 @@ class Placement:
     Args:
         resolution: pixels along each axis of the domain: the shape of the first level.
         own_grids: shapes of the levels that live on their own grids, whatever points are given.
-        inner_grids: all levels but the first do.
+        levels: where all others live: "points" that are given, or a part of them; "inner-grids": all but the first on their
+            own grids; "grids": the first, too, onto which fields are read.
         oversampling: points of a coarser level for each one that the grid would keep; never more than are given.
     """
 
     domain: Domain
     resolution: Shape
     own_grids: frozenset[Shape] = frozenset()
-    inner_grids: bool = False
+    levels: str = "points"
     oversampling: float = 1.0
 
     @property
@@ -81,7 +82,9 @@ class Placement:
         return all(abs(a - start) <= 1e-5 * h and abs(s - h) <= 1e-5 * h for a, s, start, h in pairs)
 
     def has_own_grid(self, shape: Shape) -> bool:
-        return math.prod(shape) == 1 or shape in self.own_grids or (self.inner_grids and shape != self.resolution)
+        is_first = shape == self.resolution
+        asked = self.levels == "grids" or (self.levels == "inner-grids" and not is_first)
+        return math.prod(shape) == 1 or asked or shape in self.own_grids
 
 
 @dataclass(eq=False)
@@ -105,7 +108,7 @@ class Places:
         """
         key = ("places", placement)
         if key not in given.cache:
-            given.cache[key] = cls(placement, given, len(given) < math.prod(placement.resolution))
+            given.cache[key] = cls(placement, given, placement.levels == "grids" or len(given) < math.prod(placement.resolution))
         return given.cache[key]
 
     def root(self) -> Level:

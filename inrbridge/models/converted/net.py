@@ -20,32 +20,41 @@ from inrbridge.models.converted.levels import Level, Placement, Places, checked_
 from inrbridge.models.converted.located import Located, feature_map
 from inrbridge.models.converted.program import Program, run_on_grid
 from inrbridge.models.converted.rules import Reading, Run, apply_on_points
+from inrbridge.models.converted.rules.through_grid import read
 from inrbridge.models.dense import DenseNet
 from inrbridge.models.net import INRNet
 from inrbridge.nn import Sampled
 from inrbridge.sampling import lattice
+from inrbridge.stencils.reconstruct import monomial_powers
+
+LEVELS = ("points", "inner-grids", "grids")
 
 
 class Converted:
     """What converted nets share: a network, its program, and its two meanings; mixed into INRNet."""
 
     def _set_up(self, program: dict, resolution, kernel: str, order: int, neighbors: int | None, oversampling: float,
-                inner: str, own_grids: Sequence[Sequence[int]], adapted: Sequence[dict]) -> None:  # fmt: skip
+                levels: str, own_grids: Sequence[Sequence[int]], adapted: Sequence[dict]) -> None:  # fmt: skip
         if kernel not in ("reconstruct", "spline"):
             raise ConfigError(f'Got kernel "{kernel}" for a converted net, expected "reconstruct" or "spline".')
-        if inner not in ("points", "grid"):
-            raise ConfigError(f'Got inner "{inner}" for a converted net, expected "points" or "grid".')
+        if levels not in LEVELS:
+            raise ConfigError(f'Got levels "{levels}" for a converted net, expected one of: {", ".join(LEVELS)}.')
+        if kernel == "spline" and levels == "grids":
+            raise ConfigError('Got kernel "spline" with levels "grids", where kernels stay discrete; use levels "points".')
         if not oversampling >= 1:
             raise ConfigError(f"Got oversampling {oversampling} for a converted net, expected a number from 1 on.")
         self.resolution = checked_resolution(self.domain, resolution)
-        self.reading = Reading(kernel, order, neighbors)
-        self.placement = Placement(
-            self.domain, self.resolution, frozenset(map(tuple, own_grids)), inner == "grid", float(oversampling)
-        )
+        terms = len(monomial_powers(order, self.domain.dim))
+        # maps of trained kernels are rough: fewer neighbours than for smooth fields measured best, half as many again as terms
+        self.reading = Reading(kernel, order, 3 * terms // 2 if neighbors is None else neighbors)
+        self.placement = Placement(self.domain, self.resolution, frozenset(map(tuple, own_grids)), levels, float(oversampling))
         self.program = Program.from_config(program)
         self.network = self.program.build()
         self.adapted = nn.ModuleList(build_copy(self.program) for _ in adapted)
-        self._own = self.pixels()
+        with torch.device("cpu"):  # in float64, so that fields are seen where they are in any dtype
+            like = Discretization(torch.zeros(1, self.domain.dim, dtype=torch.float64), torch.ones(1), self.domain)
+            p = self.placement
+            self._own = grid_points(p.resolution, p.first, p.spacing, self.domain, like)
 
     @property
     def adapted_to(self) -> list[PointKind]:
@@ -68,10 +77,7 @@ class Converted:
 
     def pixels(self) -> Discretization:
         """Return the pixel grid of the discrete network, in float32 on the CPU."""
-        with torch.device("cpu"):
-            like = Discretization(torch.zeros(1, self.domain.dim), torch.ones(1), self.domain)
-            p = self.placement
-            return grid_points(p.resolution, p.first, p.spacing, self.domain, like)
+        return self._own.to(torch.float32)
 
     def run(self, sampled: Sampled) -> Located | Tensor:
         """Run the program: on the pixel grid the discrete network, elsewhere its meaning on points."""
@@ -81,15 +87,18 @@ class Converted:
             return run_on_grid(self.program, self.network, image)
         if points.domain != self.domain:
             raise ShapeMismatch(f"Got samples on {points.domain}, expected {self.domain}; align the fields first.")
-        return self.run_at(sampled, Places.on(points, self.placement))
+        places = Places.on(points, self.placement)
+        if places.all_grids:  # nothing lives on points but the input
+            root = places.root()
+            image = read(self.reading, sampled.values, points, root.points).transpose(1, 2).unflatten(2, self.resolution)
+            return run_on_grid(self.program, self.network_for(points), image)
+        return self.run_at(sampled, places)
 
     def run_at(self, sampled: Sampled, places: Places) -> Located | Tensor:
         """Run the meaning on points, with the levels of `places`."""
-        from inrbridge.models.converted.rules.through_grid import read
-
-        run = Run(places, self.reading, self.training)
+        run = Run(places, self.reading)
         root = places.root()
-        values = read(run, sampled.values, sampled.discretization, root.points)
+        values = read(self.reading, sampled.values, sampled.discretization, root.points)
 
         def apply(step, operation, args, kwargs):
             return apply_on_points(run, step, operation, args, kwargs)
@@ -113,7 +122,7 @@ class Converted:
                 f"Got an array of shape {tuple(fields.shape)}, expected (fields, {self.in_channels}, *shape) with {d} axes of "
                 "pixels, as the discrete network takes it."
             )
-        fields = fields.to(self._like())
+        fields = fields.to(own_tensor(self.network))
         shape = tuple(fields.shape[2:])
         key = ("grid", shape)
         step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
@@ -124,10 +133,6 @@ class Converted:
             )
         points = self._own.cache[key].to(fields)
         return Sampled(points, fields.flatten(2).transpose(1, 2))
-
-    def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of the net."""
-        return next(iter([*self.network.parameters(), *self.network.buffers()]), torch.zeros(()))
 
 
 _DOC = """
@@ -141,10 +146,12 @@ _DOC = """
         kernel: "reconstruct": discrete kernels act on the field at their nodes; "spline": the paper's B-spline surfaces.
         order, neighbors: of the moving least squares that read a field between its points.
         oversampling: points of coarser levels for each one that the grid would keep, up to the number given.
-        inner: "points": coarser levels live on a part of the given points; "grid": on their own grids.
+        levels: where feature maps live. "points": on the given points, coarser ones on a part of them; "inner-grids": all but
+            those of the first level on grids of their own; "grids": these too, onto which fields are read, as by `nn.Resample`.
         own_grids: shapes of the levels that live on their own grids in any case: a step is bound to their pixels.
         adapted: kinds of points {"sampler", "points"} for which there are copies of the network with weights of their own
-            (`inrbridge.conversion.calibrate`, `finetune`). Points take the copy of their sampler that is nearest in number.
+            (`inrbridge.conversion.calibrate`, `finetune`). Points take the copy of their sampler that is nearest in
+            number, unless that has far fewer; all others the network itself.
 """
 
 
@@ -154,15 +161,15 @@ class ConvertedNet(Converted, INRNet):
     name = "converted"
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
-                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
+                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 4.0,
+                 levels: str = "grids", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
                  generator: torch.Generator | None = None):  # fmt: skip
         options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
-                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids],
+                   "oversampling": oversampling, "levels": levels, "own_grids": [list(shape) for shape in own_grids],
                    "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
         shape = checked_resolution(domain, resolution)
         super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options)
-        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids, adapted)
+        self._set_up(program, resolution, kernel, order, neighbors, oversampling, levels, own_grids, adapted)
 
     def forward(self, fields, discretization: Discretization | None = None) -> Tensor:
         return super().forward(self.as_fields(fields), discretization)
@@ -187,16 +194,16 @@ class ConvertedDenseNet(Converted, DenseNet):
     name = "converted-dense"
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
-                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 1.0,
-                 inner: str = "points", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
+                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 4.0,
+                 levels: str = "grids", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
                  generator: torch.Generator | None = None):  # fmt: skip
         options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
-                   "oversampling": oversampling, "inner": inner, "own_grids": [list(shape) for shape in own_grids],
+                   "oversampling": oversampling, "levels": levels, "own_grids": [list(shape) for shape in own_grids],
                    "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
         shape = checked_resolution(domain, resolution)
         super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options, width=classes)
         self.head = torch.nn.Identity()  # the network's own last layers made the values
-        self._set_up(program, resolution, kernel, order, neighbors, oversampling, inner, own_grids, adapted)
+        self._set_up(program, resolution, kernel, order, neighbors, oversampling, levels, own_grids, adapted)
 
     def forward(
         self, fields, discretization: Discretization | None = None, *, at: Tensor | None = None, seen: Tensor | None = None
@@ -242,7 +249,7 @@ class ConvertedDenseNet(Converted, DenseNet):
     @torch.no_grad()
     def _levels(self) -> dict[tuple[int, ...], Level]:
         """Where the program puts its levels: the same on all points, so that a few tell."""
-        points, training = lattice(self.domain, 64).to(self._like()), self.training
+        points, training = lattice(self.domain, 64).to(own_tensor(self.network)), self.training
         places = Places(replace(self.placement, oversampling=math.inf), points)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SupportTooNarrow)  # of course: the points are few

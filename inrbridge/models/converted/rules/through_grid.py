@@ -15,7 +15,7 @@ from torch.nn import functional
 from inrbridge.discretization import Discretization
 from inrbridge.models.converted.levels import Level, grid_points
 from inrbridge.models.converted.located import Located, NeedsGrid, from_grid
-from inrbridge.models.converted.rules.table import Run, rule
+from inrbridge.models.converted.rules.table import Reading, Run, rule
 from inrbridge.stencils import Reconstruct, build_stencil
 
 
@@ -30,13 +30,11 @@ def grid_of(level: Level) -> Discretization:
     return cache[key]
 
 
-def read(run: Run, values: Tensor, source: Discretization, target: Discretization) -> Tensor:
+def read(reading: Reading, values: Tensor, source: Discretization, target: Discretization) -> Tensor:
     """Read values (b, n, c) at other points (b, m, c); outside the source's domain they go on as at its edge."""
     if source is target:
         return values
-    rule = Reconstruct(
-        ((0.0,) * source.domain.dim,), (source.spacing,) * source.domain.dim, run.reading.order, run.reading.neighbors
-    )
+    rule = Reconstruct(((0.0,) * source.domain.dim,), (source.spacing,) * source.domain.dim, reading.order, reading.neighbors)
     return build_stencil(rule, source, target, "replicate").interpolate(values)
 
 
@@ -46,7 +44,7 @@ def rasterize(run: Run, x: Located) -> Tensor:
         return x.on_grid()
     before, after = x.values.shape[: x.axis], x.values.shape[x.axis + 1 :]
     values = x.values.reshape(before.numel(), -1, after.numel())
-    values = read(run, values, x.level.points, grid_of(x.level)).reshape(*before, -1, *after)
+    values = read(run.reading, values, x.level.points, grid_of(x.level)).reshape(*before, -1, *after)
     return values if x.tokens else values.unflatten(x.axis, x.level.shape)
 
 
@@ -57,7 +55,7 @@ def locate(run: Run, image: Tensor, level: Level, axis: int = 2) -> Located:
         return x
     before, after = x.values.shape[:axis], x.values.shape[axis + 1 :]
     values = x.values.reshape(before.numel(), -1, after.numel())
-    values = read(run, values, grid_of(level), level.points)
+    values = read(run.reading, values, grid_of(level), level.points)
     return Located(values.reshape(*before, -1, *after), level, axis)
 
 
