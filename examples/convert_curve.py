@@ -1,9 +1,7 @@
 """How the output of a converted network moves as its points leave the pixel grid (Wang & Golland 2023, figure E.2).
 
-Each point wanders straight from a pixel to its partner in a Sobol set; the pixels that strided layers keep are paired with the
-first points of the set, of which the coarser levels of the net are made. "reconstruct" reads the field at the nodes of the
-discrete kernels, "spline" is the paper's transfer. A small network is trained first, unless a folder of `inrbridge convert`
-and a store of labelled images are named. Needs matplotlib: pip install "inrbridge[plot]"
+Each point wanders from a pixel to its partner in a Sobol set. A small network is trained first, unless the folder of a converted
+net and a store of labelled images are named. Needs matplotlib: pip install "inrbridge[plot]"
 Run: python convert_curve.py [FOLDER] [MODEL STORE]        (default: a new temporary folder)
 """
 
@@ -12,13 +10,18 @@ import tempfile
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from inrbridge import Box, Discretization, FieldDataset, GridField, convert, models, sampling, stack
 from inrbridge.training import load_model
+
+WAYS = {
+    "fields read onto the pixels (default)": {"levels": "grids"},
+    "kernels at their nodes, on the points": {"levels": "points", "oversampling": 1.0},
+    "the paper: kernels as splines": {"kernel": "spline", "levels": "points", "oversampling": 1.0},
+}
 
 
 def stripes(n: int, size: int = 16):
@@ -34,8 +37,7 @@ if len(sys.argv) > 2:
     data = FieldDataset(sys.argv[3], domain=net.domain, channels=net.card.channels, class_names=net.card.class_names)
     fields, labels = data.batch(torch.randperm(len(data))[:256])
 else:
-    widths = [(1, 8, 1), (8, 16, 2), (16, 16, 2)]
-    layers = [part for i, o, stride in widths for part in (nn.Conv2d(i, o, 3, stride, 1), nn.ReLU())]
+    layers = [nn.Conv2d(1, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 8))
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(150):
@@ -46,35 +48,33 @@ else:
     net, (x, labels) = convert(network, Box.centered(2), 16).eval(), stripes(256)
     fields = stack([GridField(image, net.domain) for image in x.permute(0, 2, 3, 1)])
 
-# Pair the pixels with Sobol points: those that two strides keep, then those that one keeps, then the others.
+# Pair the pixels with Sobol points: those that two strides keep with the first, of which coarse levels are made, and so on.
 pixels, low = net.pixels(), sampling.sobol(net.domain, len(net.pixels()), torch.Generator().manual_seed(0)).points
 index = torch.cartesian_prod(*[torch.arange(n) for n in net.resolution])
 level, start, done = sum((index % step == 0).all(1).int() for step in (2, 4)), torch.empty_like(low), 0
 for depth in (2, 1, 0):
     own = pixels.points[level == depth]
-    rows, columns = linear_sum_assignment(torch.cdist(own, low[done : done + len(own)]).square())
-    start[done + torch.as_tensor(columns)] = own[torch.as_tensor(rows)]
+    _, partners = linear_sum_assignment(torch.cdist(own, low[done : done + len(own)]).square())
+    start[done + torch.as_tensor(partners)] = own
     done += len(own)
 
-shares, figure = [0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0], Figure(figsize=(8, 3.4), dpi=110, layout="constrained")
-FigureCanvasAgg(figure)
-panels = figure.subplots(1, 2)
+shares, figure = [0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0], Figure(figsize=(9, 3.8), dpi=110, layout="constrained")
+moved = [Discretization(torch.lerp(start, low, share), pixels.weights, net.domain) for share in shares]
+panels = dict(zip(("distance from the output on the grid", "accuracy"), figure.subplots(1, 2), strict=True))
 with torch.no_grad():
     truth = net(fields)
-    print(f"on the grid {float((truth.argmax(1) == labels).float().mean()):.1%} of {len(labels)} images are right")
-    for kernel, colour in {"reconstruct": "#3366cc", "spline": "#cc3311"}.items():
-        other = models.build_model(net.name, net.domain, net.in_channels, net.classes, **{**net.options, "kernel": kernel})
+    for name, options in WAYS.items():
+        other = models.build_model(net.name, net.domain, net.in_channels, net.classes, **{**net.options, **options})
         other.load_state_dict(net.state_dict())
-        moved = [Discretization(torch.lerp(start, low, share), pixels.weights, net.domain) for share in shares]
         found = [other.eval()(fields, points) for points in moved]
         far = [float(((y - truth).norm(dim=1) / truth.norm(dim=1)).mean()) for y in found]
         right = [float((y.argmax(1) == labels).float().mean()) for y in found]
-        for axes, name, values in zip(panels, ("distance from the output on the grid", "accuracy"), (far, right), strict=True):
-            axes.set(title=name, xlabel="share of the way from the grid to the Sobol set")
-            axes.plot(shares, values, "o-", color=colour, label=kernel)
-            axes.legend(frameon=False)
-            print(f"{kernel:11} {name:36}" + " ".join(f"{value:6.3f}" for value in values))
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="inrbridge-"))
-folder.mkdir(parents=True, exist_ok=True)
-figure.savefig(folder / "convert_curve.png")
-print(folder / "convert_curve.png")
+        for (title, axes), values in zip(panels.items(), (far, right), strict=True):
+            axes.set(title=title, xlabel="share of the way to the Sobol set")
+            axes.plot(shares, values, "o-", label=name)
+            print(f"{name:38} {title:37}" + " ".join(f"{value:.3f}" for value in values))
+panels["accuracy"].legend(frameon=False)
+path = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="inrbridge-")) / "convert_curve.png"
+path.parent.mkdir(parents=True, exist_ok=True)
+figure.savefig(path)
+print(path)
