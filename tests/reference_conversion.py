@@ -68,3 +68,8 @@ def on_grid(net: Converted, images: Tensor) -> Tensor:
 def images_of(channels: int, resolution: tuple[int, ...], fields: int = 2, seed: int = 1) -> Tensor:
     """Return noise as images (b, c, *resolution): every wrong index shows."""
     return torch.randn(fields, channels, *resolution, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_equal(output: Tensor, wanted: Tensor, size: float = 1.0) -> None:
+    """Compare in float64, for values as large as `size`."""
+    torch.testing.assert_close(output.reshape(wanted.shape), wanted, rtol=0, atol=1e-9 * max(1.0, float(size)))

@@ -1,11 +1,9 @@
 """Converted nets equal the discrete ones: on the pixel grid by the same operations, and on the pixels as mere points by rules."""
 
-import copy
-
 import pytest
 import torch
 from discrete import all_families
-from reference_conversion import converted, images_of, on_bare_pixels, on_grid
+from reference_conversion import assert_equal, converted, images_of, on_bare_pixels, on_grid
 
 from inrbridge import GridField
 from inrbridge.sampling import grid
@@ -15,10 +13,6 @@ LARGE = ("resnet18", "volume", "volume_unet")  # slow to find neighbours in
 parametrized = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
 )
-
-
-def assert_equal(output, wanted, size=1.0):
-    torch.testing.assert_close(output.reshape(wanted.shape), wanted, rtol=0, atol=1e-9 * max(1.0, size))
 
 
 @parametrized
@@ -33,41 +27,6 @@ def test_on_the_grid_and_on_bare_pixels_it_is_the_discrete_network(name):
     assert_equal(on_bare_pixels(net, images), wanted, wanted.abs().max())
 
 
-@parametrized
-def test_a_training_step_is_that_of_the_discrete_network(name):
-    factory, channels, resolution = FAMILIES[name]
-    module = factory().double().train()
-    images = images_of(channels, resolution, fields=3)
-    net = converted(module, images)
-    assert net.training
-    wanted, before = _step(module, module, lambda m: m(images)), _state(module)
-    for run in (on_grid, on_bare_pixels):
-        found = _step(net, net.network, lambda n, run=run: run(n, images))
-        for kind in ("output", "gradient", "buffer"):
-            names = [name for name in wanted if name.startswith(kind) and name in found]
-            size = max((float(wanted[name].abs().max()) for name in names), default=1.0)
-            assert kind != "output" or names
-            for each in names:
-                assert_equal(found[each], wanted[each], size)
-        assert {name for name in wanted if name.startswith("gradient")} <= found.keys()
-    assert all(torch.equal(value, before[name]) for name, value in _state(module).items())
-
-
-def _state(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def _step(module, network, run) -> dict:
-    """Output, gradients and buffers after one step of a copy, dropout seeded."""
-    twin = copy.deepcopy(module)
-    network = twin if module is network else twin.network
-    torch.manual_seed(0)
-    output = run(twin)
-    output.square().mean().backward()
-    found = {f"gradient {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
-    return {"output": output.detach(), **found, **{f"buffer {name}": b.double() for name, b in network.named_buffers()}}
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["resnet18_groups", "unet", "vit_multihead", "audio", "volume"])
 @torch.no_grad()
@@ -78,7 +37,7 @@ def test_fields_sampled_at_the_pixels_give_what_images_give(name, dtype):
     net = converted(module, images)
     wanted = module(images)
     fields = [GridField(image.movedim(0, -1), net.domain) for image in images]
-    points = grid(net.domain, resolution).to(images)
+    points = grid(net.domain, resolution, dtype=dtype)
     output, given = net(fields), net(net.sample(fields, points))
     if wanted.ndim > 2:
         output = torch.cat([field(points.points) for field in output])
