@@ -12,7 +12,7 @@ from inrbridge.models.converted import Converted, Located
 from inrbridge.models.converted.levels import Places
 from inrbridge.models.converted.located import feature_map
 from inrbridge.models.converted.rules import Run, apply_on_points
-from inrbridge.models.converted.rules.through_grid import read
+from inrbridge.models.converted.rules.through_grid import read as read_onto
 from inrbridge.nn import Sampled
 from inrbridge.nn.reading import read
 from inrbridge.stacking import stack
@@ -56,7 +56,7 @@ def outputs_of_layers(net: Converted, network: nn.Module, fields, points: Discre
         found[step.target] = apply_on_points(run, step, operation, args, kwargs)
         return found[step.target]
 
-    values = read(net.reading, values, points, root.points)
+    values = read_onto(net.reading, values, points, root.points)
     net.program.run(network, feature_map(Sampled(root.points, values), root), apply_there)
     return found
 

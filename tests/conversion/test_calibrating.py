@@ -98,7 +98,7 @@ def net_of(module: type[nn.Module] = Small, domain=SQUARE, resolution=12, dtype=
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.running_mean.normal_(0, 0.3)
                 part.running_var.uniform_(0.5, 1.5)
-    return convert(module.to(dtype).eval(), domain, resolution, **options)
+    return convert(module.to(dtype).eval(), domain, resolution, **{"levels": "points", **options})
 
 
 def drawn(sampler, n: int, seed: int = 0, domain=SQUARE) -> Discretization:

@@ -75,7 +75,7 @@ def test_an_output_is_read_at_twice_the_resolution():
     """A net of one convolution: where pixels are half as wide, kernels keep their width, and hit the finer pixels exactly."""
     torch.manual_seed(0)
     module = nn.Conv2d(1, 2, 3, padding=1, padding_mode="replicate")
-    net = convert(module, Box.centered(2), 16)
+    net = convert(module, Box.centered(2), 16, levels="points")
     field = FunctionField(lambda x: torch.sin(1.5 * x[..., :1] + x[..., 1:]), net.domain, 1)
     fine, h = grid(net.domain, (32, 32)), 2 / 16
     inside = (fine.points.abs() < 0.8).all(1)
@@ -89,6 +89,10 @@ def test_an_output_is_read_at_twice_the_resolution():
     torch.testing.assert_close(net(field)[0](fine.points)[inside], truth, atol=1e-2, rtol=0)  # read between the coarse pixels
     plain = rows(module(image))[0][inside]  # the control: kernels as wide as three fine pixels
     assert (plain - truth).abs().max() > 0.04
+    on_grids = convert(module, Box.centered(2), 16)  # all levels on the network's own grids: finer pixels are read onto them
+    assert on_grids(image).shape == (1, 2, 16, 16)
+    torch.testing.assert_close(on_grids(field)[0](fine.points)[inside], truth, atol=1e-2, rtol=0)
+    torch.testing.assert_close(on_grids(field, fine)[0](fine.points)[inside], truth, atol=1e-2, rtol=0)
 
 
 @torch.no_grad()
