@@ -76,22 +76,8 @@ def test_a_classifier_after_adapting(benchmark, capsys, folder):
 @pytest.mark.parametrize("resolution", ["32x40", "64x80"])
 def test_a_segmentation_net(benchmark, capsys, folder, resolution, monkeypatch):
     monkeypatch.setattr(sys.modules["convert_tasks"], "SMALL", (32, 40))
-    options = (
-        "--net",
-        "espnet",
-        "--resolution",
-        resolution,
-        "--rule",
-        "reconstruct",
-        "--sampler",
-        "lattice",
-        "--levels",
-        "inner-grids",
-        "--stage",
-        "discrete",
-        "grid",
-        "uncalibrated",
-    )
+    asked = "--net espnet --rule reconstruct --sampler lattice --levels inner-grids --stage discrete grid uncalibrated"
+    options = (*asked.split(), "--resolution", resolution)
     found = {x["stage"]: x for x in lines(benchmark, capsys, folder, *options)}
     assert list(found) == ["discrete", "grid", "uncalibrated"]
     for x in found.values():

@@ -1,8 +1,8 @@
 """What pretrained networks lose when they leave the pixel grid: the discrete network against the converted one on other points.
 
     resnet20, resnet44   CIFAR-10: the 517 test images as fields; accuracy
-    espnet               CamVid: validation frames of 96x128 or 360x480 as fields; mean IoU of 11 classes, share of pixels, at the
-                         pixel centres
+    espnet               CamVid: validation frames of 96x128 or 360x480 as fields; mean IoU of 11 classes and, as accuracy, the
+                         share of pixels, at the pixel centres
 
 Each line is one net at one stage:
 
