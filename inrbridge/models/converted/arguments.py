@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -41,33 +42,41 @@ def encode(value, reference: Callable[[object], dict | None]):
     raise TypeError(f"an argument of type {type(value).__name__}")
 
 
-def decode(value, results: dict, network: nn.Module):
-    """Turn what `encode` gave back into an argument, given the results of the steps so far."""
+def decoder(value) -> Callable[[dict, nn.Module], object]:
+    """Return what turns that which `encode` gave back into an argument, given the results of the steps so far and the network."""
     if isinstance(value, list):
-        return [decode(part, results, network) for part in value]
+        return _of_parts(list, value)
     if not isinstance(value, dict):
-        return value
+        return lambda results, network: value
     ((kind, content),) = value.items()
     if kind == "step":
-        return results[content]
+        return lambda results, network: results[content]
     if kind == "tuple":
-        return tuple(decode(part, results, network) for part in content)
+        return _of_parts(tuple, content)
     if kind == "slice":
-        return slice(*(decode(part, results, network) for part in content))
+        parts = _of_parts(list, content)
+        return lambda results, network: slice(*parts(results, network))
     if kind == "dict":
-        return {key: decode(part, results, network) for key, part in content.items()}
+        parts = _of_parts(list, list(content.values()))
+        return lambda results, network: dict(zip(content, parts(results, network), strict=True))
     if kind == "training":
-        return network.training is content
+        return lambda results, network: network.training is content
     if kind == "device":
-        return own_tensor(network).device
-    if kind == "dtype":
-        return own_tensor(network).dtype if content == "own" else dtype_of(content)
-    return {"ellipsis": lambda _: Ellipsis, "float": float}[kind](content)
+        return lambda results, network: own_tensor(network).device
+    if kind == "dtype" and content == "own":
+        return lambda results, network: own_tensor(network).dtype
+    constant = {"ellipsis": lambda _: Ellipsis, "dtype": dtype_of, "float": float}[kind](content)
+    return lambda results, network: constant
+
+
+def _of_parts(kind: Callable, values: list) -> Callable[[dict, nn.Module], object]:
+    parts = [decoder(value) for value in values]
+    return lambda results, network: kind([part(results, network) for part in parts])
 
 
 def own_tensor(network: nn.Module) -> torch.Tensor:
     """Return a tensor of the dtype and on the device that a network computes with."""
-    tensors = [*network.parameters(), *network.buffers()]
+    tensors = itertools.chain(network.parameters(), network.buffers())
     return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
 
 

@@ -74,7 +74,13 @@ class Placement:
         return tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], self.spacing, strict=True))
 
     def is_pixel_grid(self, points: Discretization) -> bool:
-        """Whether points are the pixels that the discrete net was made for."""
+        """Whether points are the pixels that the discrete net was made for; looked up once."""
+        key = ("pixels", self.domain, self.resolution)
+        if key not in points.cache:
+            points.cache[key] = self._are_pixels(points)
+        return points.cache[key]
+
+    def _are_pixels(self, points: Discretization) -> bool:
         grid = points.structure
         if not isinstance(grid, Grid) or grid.shape != self.resolution or points.domain != self.domain:
             return False

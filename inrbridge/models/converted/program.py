@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from inrbridge.errors import CannotOpen, ConfigError
-from inrbridge.models.converted.arguments import decode, dtype_of, references
+from inrbridge.models.converted.arguments import decoder, dtype_of, references
 from inrbridge.models.converted.vocabulary import FUNCTIONS, METHODS, build_module, check_options
 
 
@@ -114,7 +115,7 @@ class Program:
         try:
             for path, spec in self.modules.items():
                 parent, name = _parent(network, path)
-                options = {key: decode(value, {}, network) for key, value in spec["options"].items()}
+                options = {key: decoder(value)({}, network) for key, value in spec["options"].items()}
                 parent.add_module(name, build_module(spec["name"], options))
             for path, spec in self.tensors.items():
                 parent, name = _parent(network, path)
@@ -141,37 +142,33 @@ class Program:
         if network.training and self.untrainable:
             raise ConfigError(f"Got this converted net in training mode, expected net.eval(). {self.untrainable}")
         results: dict[str, object] = {}
-        for step, ended in self._training_plan if network.training and self.training_steps is not None else self._plan:
+        for step, operation, args, kwargs, ended in self._plan(network.training):
             if step.kind == "input":
                 results[step.name] = value
             elif step.kind == "output":
-                return decode(step.args[0], results, network)
+                return args[0](results, network)
             elif step.kind == "tensor":
-                results[step.name] = _attribute(network, step.target)
+                results[step.name] = operation(network)
             else:
-                args = [decode(arg, results, network) for arg in step.args]
-                kwargs = {key: decode(arg, results, network) for key, arg in step.kwargs.items()} if step.kwargs else {}
-                results[step.name] = apply(step, self.operation(step, network), args, kwargs)
+                given = [part(results, network) for part in args]
+                named = {key: part(results, network) for key, part in kwargs}
+                results[step.name] = apply(step, operation(network), given, named)
             for name in ended:
                 del results[name]
 
     def operation(self, step: Step, network: nn.Module) -> Callable:
         """Return what a step calls."""
-        if step.kind == "module":
-            return _attribute(network, step.target)
-        if step.kind == "function":
-            return FUNCTIONS[step.target]
-        if step.target == "shape":
-            return lambda tensor: tensor.shape
-        return lambda tensor, *args, **kwargs: getattr(tensor, step.target)(*args, **kwargs)
+        return _finder(step)(network)
+
+    def _plan(self, training: bool) -> list[_Planned]:
+        return self._plans[training and self.training_steps is not None]
 
     @cached_property
-    def _plan(self) -> list[tuple[Step, list[str]]]:
-        return _with_ends(self.steps)
+    def _plans(self) -> tuple[list[_Planned], list[_Planned]]:
+        return _planned(self.steps), _planned(self.training_steps or ())
 
-    @cached_property
-    def _training_plan(self) -> list[tuple[Step, list[str]]]:
-        return _with_ends(self.training_steps)
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "_plans"}  # its functions cannot be copied
 
 
 def run_on_grid(program: Program, network: nn.Module, image: Tensor):
@@ -191,8 +188,17 @@ def _from_config(steps: list) -> tuple[Step, ...]:
     return read
 
 
-def _with_ends(steps: Sequence[Step]) -> list[tuple[Step, list[str]]]:
-    """Steps, and with each the results that nobody asks for afterwards, so that their memory is free again."""
+class _Planned(NamedTuple):
+    """A step as it is run: how to find what it calls, its arguments, and the results that nobody asks for afterwards."""
+
+    step: Step
+    operation: Callable[[nn.Module], object]
+    args: list[Callable]
+    kwargs: list[tuple[str, Callable]]
+    ended: list[str]
+
+
+def _planned(steps: Sequence[Step]) -> list[_Planned]:
     last: dict[str, int] = {}
     for place, step in enumerate(steps):
         last |= {name: place for name in references([*step.args, *(step.kwargs or {}).values()])}
@@ -200,7 +206,33 @@ def _with_ends(steps: Sequence[Step]) -> list[tuple[Step, list[str]]]:
     ends: list[list[str]] = [[] for _ in steps]
     for name, place in last.items():
         ends[place].append(name)
-    return list(zip(steps, ends, strict=True))
+    return [
+        _Planned(
+            step, _finder(step), [*map(decoder, step.args)], [(k, decoder(v)) for k, v in (step.kwargs or {}).items()], ended
+        )
+        for step, ended in zip(steps, ends, strict=True)
+    ]
+
+
+def _finder(step: Step) -> Callable[[nn.Module], object]:
+    """Return what finds that which a step calls, or the tensor that it stands for."""
+    *way, last = step.target.split(".")
+    if step.kind in ("module", "tensor"):
+
+        def find(network: nn.Module):
+            for part in way:
+                network = network._modules[part]
+            return network._modules[last] if step.kind == "module" else getattr(network, last)
+
+        return find
+    operation = FUNCTIONS.get(step.target) if step.kind == "function" else _method(step.target)
+    return lambda network: operation
+
+
+def _method(name: str) -> Callable:
+    if name == "shape":  # an attribute, as a method
+        return lambda tensor: tensor.shape
+    return lambda tensor, *args, **kwargs: getattr(tensor, name)(*args, **kwargs)
 
 
 def _parent(network: nn.Module, path: str) -> tuple[nn.Module, str]:
@@ -211,9 +243,3 @@ def _parent(network: nn.Module, path: str) -> tuple[nn.Module, str]:
             network.add_module(part, nn.Module())
         network = network._modules[part]
     return network, name
-
-
-def _attribute(network: nn.Module, path: str):
-    for part in path.split("."):
-        network = getattr(network, part)
-    return network
