@@ -184,8 +184,9 @@ def test_ridge_regression_is_least_squares_on_the_stacked_system(groups):
     target = next(calls.pairs(1))[1].flatten(0, 1)  # (rows, 4)
 
     # slow twin: read the field at every node of the kernel, stack all rows, solve by orthogonal factors
+    reading = net.reading.order, net.reading.neighbors
     at_node = [
-        read(Sampled(points, values), torch.remainder(points.points + torch.tensor([i, j]).to(points.points) / 8, 1.0))
+        read(Sampled(points, values), (points.points + torch.tensor([i, j]).to(points.points) / 8).remainder(1.0), *reading)
         for i in (-1, 0, 1)
         for j in (-1, 0, 1)
     ]
