@@ -124,7 +124,9 @@ class Program:
                     parent.register_parameter(name, nn.Parameter(value))
                 else:
                     parent.register_buffer(name, value)
-        except (TypeError, KeyError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+        except NotImplementedError:  # of a device on which nothing is computed, on which shapes are looked at
+            raise
+        except (TypeError, LookupError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise CannotOpen(f"Cannot build {path} of a converted net ({error}); convert the network again.") from error
         return network
 

@@ -26,6 +26,7 @@ def _each_dim(name: str, options: str, dims=(1, 2, 3)) -> dict[str, tuple[str, .
     return {f"{name}{n}d": _words(options) for n in dims}
 
 
+_TEXTS = _words("padding padding_mode mode approximate activation")  # options that may be text
 _CONV = "in_channels out_channels kernel_size stride padding dilation groups bias padding_mode"
 _NORM = "num_features eps momentum affine track_running_stats"
 _IN_PLACE = _words("ReLU ReLU6 SELU SiLU Mish Hardswish Hardsigmoid")
@@ -118,7 +119,8 @@ FUNCTIONS: dict[str, Callable] = {
     **{f"math.{name}": getattr(math, name) for name in ("sqrt", "ceil", "floor", "prod")},
     **{name: getattr(builtins, name) for name in ("int", "float", "min", "max", "abs", "round")},
 }
-METHODS = frozenset((*_TORCH_POINTWISE, *_TORCH, *_IN_PLACE_METHODS, *_OTHER_METHODS, "masked_fill", "type_as"))
+_METHODS = (*_TORCH_POINTWISE, *_TORCH, *_IN_PLACE_METHODS, *_OTHER_METHODS, "masked_fill", "type_as")
+METHODS = frozenset(("shape", *(name for name in _METHODS if callable(getattr(torch.Tensor, name, None)))))
 
 # what acts on each value by itself
 POINTWISE = frozenset(
@@ -184,6 +186,9 @@ def check_options(name: str, options: dict) -> None:
     if name not in _COMPOUND and set(options) - set(MODULE_OPTIONS[name]):
         raise ValueError(f"{name} has no options {sorted(set(options) - set(MODULE_OPTIONS[name]))}")
     list(references(list(options.values())))
+    texts = [option for option, value in options.items() if isinstance(value, str) and option not in _TEXTS]
+    if texts:
+        raise ValueError(f"{name} has text for {texts}")
 
 
 def build_module(name: str, options: dict) -> nn.Module:
