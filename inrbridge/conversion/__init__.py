@@ -31,7 +31,7 @@ EXAMPLES = 2
 
 def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int | None = None, kernel: str = "reconstruct",
             order: int = 2, neighbors: int | None = None, oversampling: float = 4.0, levels: str | None = None,
-            calibrate: Fields | None = None,
+            reader: str | None = None, calibrate: Fields | None = None,
             points: Discretization | Sequence[Discretization] | None = None) -> INRNet:  # fmt: skip
     """Turn a trained network on pixels into an INR-Net.
 
@@ -41,8 +41,8 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
         domain: a Box or Torus that the pixels are the cells of.
         resolution: pixels along each axis of the domain, in the order of the axes of the array.
         in_channels: c; None: of the first weight.
-        kernel, order, neighbors, oversampling, levels: how the net sees fields off its pixels, see `ConvertedNet`. levels None:
-            "grids", which measures best; for kernel "spline" "points".
+        kernel, order, neighbors, oversampling, levels, reader: how the net sees fields off its pixels, see `ConvertedNet`.
+            levels None: "grids", which measures best; for kernel "spline" "points".
         calibrate: some hundred fields of those the net is for, without labels: the net is adapted to `points`, see
             `calibrating.calibrate`. points: None: lattice and Sobol points, as many as pixels.
 
@@ -65,7 +65,7 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
         )
     dense = output.ndim == domain.dim + 2 and max(output.shape[2:]) > 1
     options = {"kernel": kernel, "order": order, "neighbors": neighbors, "oversampling": oversampling,
-               "levels": levels or ("points" if kernel == "spline" else "grids")}  # fmt: skip
+               "levels": levels or ("points" if kernel == "spline" else "grids"), "reader": reader}  # fmt: skip
     make = ConvertedDenseNet if dense else ConvertedNet
     classes = output.shape[1] if dense else output[0].numel()
 

@@ -21,7 +21,7 @@ from inrbridge.models.converted.adapted import PointKind, copy_weights
 from inrbridge.models.converted.levels import Places
 from inrbridge.models.converted.located import feature_map
 from inrbridge.models.converted.rules import Run, apply_on_points
-from inrbridge.models.converted.rules.through_grid import read
+from inrbridge.models.converted.rules.through_grid import read_input
 from inrbridge.nn import Sampled
 from inrbridge.progress import Progress
 from inrbridge.sampling import lattice, sobol
@@ -116,7 +116,7 @@ class _Calibration:
                 places = Places.on(points, self.net.placement)
                 run, root = Run(places, self.net.reading), places.root()
                 self.runs.append(run)
-                seen = feature_map(Sampled(root.points, read(run.reading, sampled.values, points, root.points)), root)
+                seen = feature_map(read_input(run.reading, sampled, root), root)
                 parts.append((seen, image))
             self.net.program.run(self.copy, Carried(tuple(parts)), self.apply)
         finally:

@@ -18,6 +18,7 @@ from inrbridge.stencils.borders import EdgeCells, check_border, shrink, whole_ce
 from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.geometry import array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
+from inrbridge.stencils.pixels import Pixels, pixel_weights
 from inrbridge.stencils.reconstruct import reconstruct_at
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
@@ -66,7 +67,7 @@ class Bins:
         return unit * math.prod(self.half_width)
 
 
-Rule = Reconstruct | Quadrature | Bins | Cells
+Rule = Reconstruct | Quadrature | Bins | Cells | Pixels
 
 
 def build_stencil(rule: Rule, source: Discretization, target: Discretization | None = None, border: str = "zeros",
@@ -216,4 +217,10 @@ def _cells(rule: Cells, source, target, border, stride) -> Stencil:
     return cell_stencil(rule, source, target)
 
 
-_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells}
+def _pixels(rule: Pixels, source, target, border, stride) -> Stencil:
+    index, weight = pixel_weights(rule, array(source.points))
+    rows, slots = np.nonzero(weight)
+    return _stencil(target, len(source), 1, rows, index[rows, slots], weight[rows, slots])
+
+
+_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells, Pixels: _pixels}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inrbridge.discretization import Discretization
-from inrbridge.domains import Domain
+from inrbridge.domains import Box, Domain
 from inrbridge.errors import ConfigError, ShapeMismatch, SupportTooNarrow
 from inrbridge.models.converted.adapted import PointKind, build_copy, copy_weights, nearest_kind
 from inrbridge.models.converted.arguments import own_tensor
@@ -20,11 +20,12 @@ from inrbridge.models.converted.levels import Level, Placement, Places, checked_
 from inrbridge.models.converted.located import Located, feature_map
 from inrbridge.models.converted.program import Program, run_on_grid
 from inrbridge.models.converted.rules import Reading, Run, apply_on_points
-from inrbridge.models.converted.rules.through_grid import read
+from inrbridge.models.converted.rules.through_grid import read_input
 from inrbridge.models.dense import DenseNet
 from inrbridge.models.net import INRNet
 from inrbridge.nn import Sampled
 from inrbridge.sampling import lattice
+from inrbridge.stencils.pixels import MAX_DIM
 from inrbridge.stencils.reconstruct import monomial_powers
 
 LEVELS = ("points", "inner-grids", "grids")
@@ -33,8 +34,20 @@ LEVELS = ("points", "inner-grids", "grids")
 class Converted:
     """What converted nets share: a network, its program, and its two meanings; mixed into INRNet."""
 
-    def _set_up(self, program: dict, resolution, kernel: str, order: int, neighbors: int | None, oversampling: float,
-                levels: str, own_grids: Sequence[Sequence[int]], adapted: Sequence[dict]) -> None:  # fmt: skip
+    def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
+                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 4.0,
+                 levels: str = "grids", reader: str | None = None, own_grids: Sequence[Sequence[int]] = (),
+                 adapted: Sequence[dict] = (), generator: torch.Generator | None = None):  # fmt: skip
+        options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
+                   "oversampling": oversampling, "levels": levels, "reader": reader,
+                   "own_grids": [list(shape) for shape in own_grids], "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
+        shape = checked_resolution(domain, resolution)
+        width = {"width": classes} if self.kind == "dense" else {}
+        super().__init__(domain, in_channels, classes, math.prod(shape), options, **width)
+        if reader is None:
+            reader = "pixels" if isinstance(domain, Box) and domain.dim <= MAX_DIM else "polynomials"
+        elif reader not in ("pixels", "polynomials"):
+            raise ConfigError(f'Got reader "{reader}" for a converted net, expected "pixels" or "polynomials".')
         if kernel not in ("reconstruct", "spline"):
             raise ConfigError(f'Got kernel "{kernel}" for a converted net, expected "reconstruct" or "spline".')
         if levels not in LEVELS:
@@ -43,10 +56,10 @@ class Converted:
             raise ConfigError('Got kernel "spline" with levels "grids", where kernels stay discrete; use levels "points".')
         if not oversampling >= 1:
             raise ConfigError(f"Got oversampling {oversampling} for a converted net, expected a number from 1 on.")
-        self.resolution = checked_resolution(self.domain, resolution)
+        self.resolution = shape
         terms = len(monomial_powers(order, self.domain.dim))
         # maps of trained kernels are rough: fewer neighbours than for smooth fields measured best, half as many again as terms
-        self.reading = Reading(kernel, order, 3 * terms // 2 if neighbors is None else neighbors)
+        self.reading = Reading(kernel, order, 3 * terms // 2 if neighbors is None else neighbors, reader)
         self.placement = Placement(self.domain, self.resolution, frozenset(map(tuple, own_grids)), levels, float(oversampling))
         self.program = Program.from_config(program)
         self.network = self.program.build()
@@ -89,8 +102,7 @@ class Converted:
             raise ShapeMismatch(f"Got samples on {points.domain}, expected {self.domain}; align the fields first.")
         places = Places.on(points, self.placement)
         if places.all_grids:  # nothing lives on points but the input
-            root = places.root()
-            image = read(self.reading, sampled.values, points, root.points).transpose(1, 2).unflatten(2, self.resolution)
+            image = read_input(self.reading, sampled, places.root()).values.transpose(1, 2).unflatten(2, self.resolution)
             return run_on_grid(self.program, self.network_for(points), image)
         return self.run_at(sampled, places)
 
@@ -98,13 +110,13 @@ class Converted:
         """Run the meaning on points, with the levels of `places`."""
         run = Run(places, self.reading)
         root = places.root()
-        values = read(self.reading, sampled.values, sampled.discretization, root.points)
+        seen = feature_map(read_input(self.reading, sampled, root), root)
 
         def apply(step, operation, args, kwargs):
             return apply_on_points(run, step, operation, args, kwargs)
 
         network = self.network_for(sampled.discretization)
-        return self.program.run(network, feature_map(Sampled(root.points, values), root), apply)
+        return self.program.run(network, seen, apply)
 
     def as_fields(self, fields):
         """Turn a pixel array (b, c, *shape) into samples on the grid of its shape; leave fields and samples as they are."""
@@ -124,15 +136,17 @@ class Converted:
             )
         fields = fields.to(own_tensor(self.network))
         shape = tuple(fields.shape[2:])
-        key = ("grid", shape)
-        step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
-        start = tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], step, strict=True))
-        if key not in self._own.cache:
-            self._own.cache[key] = (
-                self._own if shape == self.resolution else grid_points(shape, start, step, self.domain, self._own)
-            )
-        points = self._own.cache[key].to(fields)
+        points = (self._own if shape == self.resolution else self._grid(shape)).to(fields)
         return Sampled(points, fields.flatten(2).transpose(1, 2))
+
+    def _grid(self, shape: tuple[int, ...]) -> Discretization:
+        """The cells of another shape, the same object at each call."""
+        key = ("grid", shape)
+        if key not in self._own.cache:
+            step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
+            start = tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], step, strict=True))
+            self._own.cache[key] = grid_points(shape, start, step, self.domain, self._own)
+        return self._own.cache[key]
 
 
 _DOC = """
@@ -148,6 +162,8 @@ _DOC = """
         oversampling: points of coarser levels for each one that the grid would keep, up to the number given.
         levels: where feature maps live. "points": on the given points, coarser ones on a part of them; "inner-grids": all but
             those of the first level on grids of their own; "grids": these too, onto which fields are read, as by `nn.Resample`.
+        reader: how fields are read onto the pixels of the first level, where that lives on its grid. "pixels": by a model of the
+            image between its pixels (`stencils.Pixels`; boxes of 1 and 2 dimensions); "polynomials": moving least squares.
         own_grids: shapes of the levels that live on their own grids in any case: a step is bound to their pixels.
         adapted: kinds of points {"sampler", "points"} for which there are copies of the network with weights of their own
             (`inrbridge.conversion.calibrate`, `finetune`). Points take the copy of their sampler that is nearest in
@@ -159,17 +175,6 @@ class ConvertedNet(Converted, INRNet):
     __doc__ = "A discrete classifier as an INR-Net; `inrbridge.convert` makes it." + _DOC
 
     name = "converted"
-
-    def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
-                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 4.0,
-                 levels: str = "grids", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
-                 generator: torch.Generator | None = None):  # fmt: skip
-        options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
-                   "oversampling": oversampling, "levels": levels, "own_grids": [list(shape) for shape in own_grids],
-                   "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
-        shape = checked_resolution(domain, resolution)
-        super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options)
-        self._set_up(program, resolution, kernel, order, neighbors, oversampling, levels, own_grids, adapted)
 
     def forward(self, fields, discretization: Discretization | None = None) -> Tensor:
         return super().forward(self.as_fields(fields), discretization)
@@ -193,17 +198,9 @@ class ConvertedDenseNet(Converted, DenseNet):
 
     name = "converted-dense"
 
-    def __init__(self, domain: Domain, in_channels: int, classes: int, *, program: dict, resolution: int | Sequence[int],
-                 kernel: str = "reconstruct", order: int = 2, neighbors: int | None = None, oversampling: float = 4.0,
-                 levels: str = "grids", own_grids: Sequence[Sequence[int]] = (), adapted: Sequence[dict] = (),
-                 generator: torch.Generator | None = None):  # fmt: skip
-        options = {"program": program, "resolution": resolution, "kernel": kernel, "order": order, "neighbors": neighbors,
-                   "oversampling": oversampling, "levels": levels, "own_grids": [list(shape) for shape in own_grids],
-                   "adapted": [dict(kind) for kind in adapted]}  # fmt: skip
-        shape = checked_resolution(domain, resolution)
-        super().__init__(domain, in_channels, classes, torch.Size(shape).numel(), options, width=classes)
-        self.head = torch.nn.Identity()  # the network's own last layers made the values
-        self._set_up(program, resolution, kernel, order, neighbors, oversampling, levels, own_grids, adapted)
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.head = nn.Identity()  # the network's own last layers made the values
 
     def forward(
         self, fields, discretization: Discretization | None = None, *, at: Tensor | None = None, seen: Tensor | None = None

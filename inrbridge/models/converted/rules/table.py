@@ -26,11 +26,14 @@ class Reading:
         kernel: "reconstruct": discrete kernels act on the field at their nodes, which moving least squares give; "spline": they
             become B-spline surfaces under the integral (Wang & Golland 2023, section 4.1), to compare with.
         order, neighbors: of the moving least squares.
+        reader: how fields are read onto the pixels of the first level: "pixels" (`stencils.Pixels`, which inverts the
+            interpolation of an image) or "polynomials" (moving least squares).
     """
 
     kernel: str = "reconstruct"
     order: int = 2
     neighbors: int | None = None
+    reader: str = "polynomials"
 
 
 @dataclass(frozen=True)

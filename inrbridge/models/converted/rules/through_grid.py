@@ -16,7 +16,8 @@ from inrbridge.discretization import Discretization
 from inrbridge.models.converted.levels import Level, grid_points
 from inrbridge.models.converted.located import Located, NeedsGrid, from_grid
 from inrbridge.models.converted.rules.table import Reading, Run, rule
-from inrbridge.stencils import Reconstruct, build_stencil
+from inrbridge.nn import Sampled
+from inrbridge.stencils import Pixels, Reconstruct, build_stencil
 
 
 def grid_of(level: Level) -> Discretization:
@@ -36,6 +37,15 @@ def read(reading: Reading, values: Tensor, source: Discretization, target: Discr
         return values
     rule = Reconstruct(((0.0,) * source.domain.dim,), (source.spacing,) * source.domain.dim, reading.order, reading.neighbors)
     return build_stencil(rule, source, target, "replicate").interpolate(values)
+
+
+def read_input(reading: Reading, sampled: Sampled, root: Level) -> Sampled:
+    """Return the samples at the points of the first level."""
+    source = sampled.discretization
+    if not root.on_grid or reading.reader == "polynomials":
+        return Sampled(root.points, read(reading, sampled.values, source, root.points))
+    stencil = build_stencil(Pixels(root.shape, root.start, root.step), source, root.points)
+    return Sampled(root.points, stencil.interpolate(sampled.values))
 
 
 def rasterize(run: Run, x: Located) -> Tensor:
