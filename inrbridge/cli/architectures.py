@@ -20,6 +20,7 @@ def network(args, dim: int):
     if (args.mean is None) != (args.std is None):
         raise ConfigError("Got one of --mean and --std, expected both, or none where the network normalizes for itself.")
     module = architecture(args.arch, args.arch_options)
+    check_axes(module, dim, args.resolution)
     try:
         tensors = read_tensors(args.model)
     except CannotOpen as error:
@@ -60,6 +61,21 @@ def architecture(name: str, options: list[str]):
     if not isinstance(module, nn.Module):
         raise ConfigError(f'Got --arch "{name}", which gives a {type(module).__name__}, expected what makes a torch.nn.Module.')
     return module
+
+
+def check_axes(module, dim: int, text: str) -> None:
+    """Raise ConfigError where the convolutions of a network run along another number of axes."""
+    from torch import nn
+
+    from inrbridge.errors import ConfigError
+
+    kinds = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+    axes = [n for n, kind in kinds.items() if any(isinstance(layer, kind) for layer in module.modules())]
+    if len(axes) == 1 and axes[0] != dim:
+        raise ConfigError(
+            f'Got --resolution "{text}" for a network with convolutions along {axes[0]} axes, expected pixels for each of them, '
+            f"such as {'x'.join(['32'] * axes[0])}."
+        )
 
 
 def resolution(text: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ examples:
 
 import json
 import math
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ SEEDS = range(1, 5)  # of the points that a net is calibrated on: those of an ev
 
 
 def add_arguments(parser) -> None:
+    parser._negative_number_matcher = re.compile(r"^-\.?\d")  # else "--mean -1,0.5" would count as an unknown option
     parser.add_argument("model", metavar="MODEL", help="file of weights: .pt, .pth, .th, .safetensors, .npz")
     parser.add_argument("--arch", metavar="MODULE:NAME", required=True, help="what builds the network when it is called")
     parser.add_argument("--arch-options", metavar="KEY=VALUE", nargs="+", default=[], help="arguments of that call")
@@ -46,8 +48,11 @@ def add_arguments(parser) -> None:
     points.add_argument("--order", metavar="N", type=int, default=2, help="of the local polynomials (default 2)")
     points.add_argument("--neighbors", metavar="N", type=count, help="points of a local fit")
     points.add_argument("--oversampling", metavar="X", type=positive, default=4.0, help="points of coarser levels per pixel")
-    points.add_argument("--levels", choices=["points", "inner-grids", "grids"],
-                        help="where feature maps live: on given points, all but the first on grids, all on grids (default)")
+    points.add_argument(
+        "--levels",
+        choices=["points", "inner-grids", "grids"],
+        help="where feature maps live: on given points, all but the first on grids, all on grids (default)",
+    )
     adapting = parser.add_argument_group("adapting it to such points, in one pass over fields without labels")
     adapting.add_argument("--calibrate", metavar="PATH", nargs="+", help="a store, images or field files of the kind it is for")
     adapting.add_argument("--calibrate-fields", metavar="N", type=count, default=256, help="how many of them (default 256)")

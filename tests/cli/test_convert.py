@@ -248,6 +248,8 @@ def test_an_existing_folder_is_replaced_only_when_asked(here, tmp_path, capsys):
         (["tiny.pth", "--arch", "stranger_nets:Tiny", "--mean", "0,0,0", "--std", "1,1,0"], 2, "above 0"),
         (["tiny.pth", "--arch", "stranger_nets:Tiny", "--domain", "ball"], 2, "centered, unit, torus"),
         (["tiny.pth", "--arch", "stranger_nets:Tiny", "--resolution", "8by8"], 2, "--resolution"),
+        (["tiny.pth", "--arch", "stranger_nets:Tiny", "--resolution", "8"], 2, "along 2 axes"),
+        (["tiny.pth", "--arch", "stranger_nets:Tiny", "--mean", "-1,0", "--std", "1,1,1"], 2, "the mean [-1.0, 0.0]"),
         (["tiny.pth", "--arch", "stranger_nets:Tiny", "--classes", "a,b"], 2, "2 classes, expected 3"),
         (["stranger_nets.py", "--arch", "stranger_nets:Tiny"], 1, "stranger_nets.py"),
     ],
