@@ -71,7 +71,8 @@ def show(title: str, net) -> None:
 
 show("converted", net)
 
-# 4. Calibrated on fields without labels, it makes up for what points do to its statistics; on the pixels nothing changes.
-fields, kinds = inrbridge.FieldDataset(folder / "store"), (sampling.lattice, sampling.sobol)
-points = [sampler(net.domain, 256, torch.Generator().manual_seed(1)) for sampler in kinds]
+# 4. Fewer points tell less than the pixels did. Calibrated on fields without labels, it makes up for what such points do to
+#    its statistics; on all other points nothing changes.
+fields = inrbridge.FieldDataset(folder / "store")
+points = [sampling.sobol(net.domain, 100, torch.Generator().manual_seed(seed)) for seed in (1, 2, 3)]
 show("calibrated", inrbridge.convert(network, net.domain, SIZE, calibrate=fields, points=points))
