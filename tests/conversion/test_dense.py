@@ -91,8 +91,8 @@ def test_an_output_is_read_at_twice_the_resolution():
     assert (plain - truth).abs().max() > 0.04
     on_grids = convert(module, Box.centered(2), 16)  # all levels on the network's own grids: finer pixels are read onto them
     assert on_grids(image).shape == (1, 2, 16, 16)
-    torch.testing.assert_close(on_grids(field)[0](fine.points)[inside], truth, atol=1e-2, rtol=0)
-    torch.testing.assert_close(on_grids(field, fine)[0](fine.points)[inside], truth, atol=1e-2, rtol=0)
+    torch.testing.assert_close(on_grids(field)[0](fine.points)[inside], truth, atol=2e-2, rtol=0)
+    torch.testing.assert_close(on_grids(field, fine)[0](fine.points)[inside], truth, atol=2e-2, rtol=0)
 
 
 @torch.no_grad()
