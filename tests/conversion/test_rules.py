@@ -106,7 +106,7 @@ ON_POINTS = {
     "row_parameter": lambda p, x: x + p.row,
     "in_place": lambda p, x: x.mul(2).add_(1).clamp_(min=0),
     "in_place_operator": added_in_place,
-    "functional_in_place": lambda p, x: F.relu(x + 1, inplace=True),
+    "functional_in_place": lambda p, x: F.relu(x + 1, inplace=True) + F.relu_(x * 2) + F.leaky_relu_(x - 1, 0.2),
     "numbers": lambda p, x: 1 - 2 / (x**2 + 1) + (-x) // 1 + abs(x),
     "scaled_add": lambda p, x: torch.add(x, other=p.mean, alpha=2) + torch.rsub(x, 1),
     "where": lambda p, x: torch.where(x > 0, x, 0.1 * x) + x.masked_fill(x < 0, 0.5),

@@ -51,6 +51,7 @@ MODULE_OPTIONS: dict[str, tuple[str, ...]] = {
     "Unflatten": ("dim", "unflattened_size"),
     "Linear": ("in_features", "out_features", "bias"),
     "Bilinear": ("in1_features", "in2_features", "out_features", "bias"),
+    "Embedding": _words("num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse"),
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine", "bias"),
     "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "GroupNorm": ("num_groups", "num_channels", "eps", "affine"),
@@ -80,7 +81,7 @@ MODULE_OPTIONS: dict[str, tuple[str, ...]] = {
 
 _POINTWISE = _words(
     "relu relu6 elu celu selu gelu silu mish hardswish hardsigmoid hardtanh leaky_relu rrelu sigmoid tanh logsigmoid softplus "
-    "softsign tanhshrink softshrink hardshrink threshold"
+    "softsign tanhshrink softshrink hardshrink threshold relu_ elu_ celu_ selu_ leaky_relu_ hardtanh_ threshold_"
 )
 _DROPOUTS = _words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")
 _WITH_INDICES = tuple(f"max_{kind}" for n in (1, 2, 3) for kind in (f"pool{n}d_with_indices", f"unpool{n}d"))
@@ -89,7 +90,7 @@ _FUNCTIONAL = _words(
     "group_norm layer_norm rms_norm local_response_norm normalize max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d "
     "avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
     "adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample pixel_shuffle pixel_unshuffle channel_shuffle pad unfold "
-    "softmax log_softmax glu scaled_dot_product_attention one_hot"
+    "softmax log_softmax glu scaled_dot_product_attention one_hot embedding"
 )
 _TORCH_POINTWISE = _words(
     "add sub mul div true_divide floor_divide remainder pow neg abs sign exp expm1 log log1p log2 log10 sqrt rsqrt square sin "
