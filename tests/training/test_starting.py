@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from fake_training import MemoryDataset
 from torch import nn
 
-from inrbridge import Box, convert, train
+from inrbridge import Box, convert, evaluate, fit, train
 from inrbridge.cli.main import main
 from inrbridge.errors import ConfigError, MissingFile
 from inrbridge.training import load_config, load_model, save_model
@@ -128,3 +129,28 @@ def test_the_verbs_take_domain_channels_and_classes_of_the_folder(start, tmp_pat
     assert main(["eval", str(tmp_path / "run"), "--sampler", "lattice", "grid", "--n", "144", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert [r["n"] for r in results] == [144, 144] and results[0]["classes"] == NAMES
+
+
+def test_a_converted_net_of_maps_is_fine_tuned_on_labels(tmp_path):
+    """Bright pixels are to be told from dark ones: the net begins with weights that know nothing of it."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    start = saved(tmp_path / "start", module, ["dark", "bright"])
+    chance = np.random.default_rng(0)
+    pictures = [chance.random((12, 12)).astype(np.float32) for _ in range(8)]
+    fit(pictures, "grid", tmp_path / "store", names=[str(i) for i in range(8)])
+    (tmp_path / "labels").mkdir()
+    for i, picture in enumerate(pictures):
+        np.save(tmp_path / "labels" / f"{i}.npy", (picture > 0.5).astype(np.int64))
+    config = {
+        **settings(start, tmp_path / "run", optimizer={"steps": 60, "lr": 0.05}), "task": "dense",
+        "data": {"store": str(tmp_path / "store"), "train_split": "", "eval_split": "", "batch_size": 4},
+        "targets": {"source": str(tmp_path / "labels"), "n": 0, "class_names": ["dark", "bright"]},
+        "points": {"n": 144, "sampler": "grid", "eval_sampler": "grid"},
+    }  # fmt: skip
+    before = evaluate(start, tmp_path / "store", targets=str(tmp_path / "labels"), sampler="grid", n=144)["accuracy"]
+    train(config)
+    tuned = load_model(tmp_path / "run")
+    after = evaluate(tuned, tmp_path / "store", targets=str(tmp_path / "labels"))["accuracy"]
+    assert tuned.card.task == "dense" and tuned.card.model["name"] == "converted-dense" and tuned.card.activation == "softmax"
+    assert after > 0.9 > before
