@@ -66,6 +66,11 @@ def _lasting_steps(module: nn.Module, example: Tensor, recording: Recording, tra
                 f"for {len(more)} fields, or depends on chance; expected operations that are the same for any number of fields. "
                 "Use x.shape[0] or -1 as a size, not a number that Python computed from it."
             )
+    if isinstance(other.output, Tensor) and other.output.shape[:1] != (len(more),):
+        raise ConfigError(
+            f"Got an output of shape {tuple(other.output.shape)} from {type(module).__name__} for {len(more)} fields, expected "
+            f"({len(more)}, ..): a row or a map for each field."
+        )
     known = [(node, node.meta.get("value"), twin.meta.get("value")) for node, twin in pairs]
     constants = {node: value for node, value, again in known if _is_number(value) and value == again}
     needed: set[fx.Node] = set()

@@ -131,6 +131,7 @@ ON_POINTS = {
     "std": lambda p, x: x.std(dim=(2, 3)) + x.var((2, 3), unbiased=False) + torch.var(x, dim=(2, 3), correction=0),
     "std_channels": lambda p, x: (x - x.mean(1, True)) / (x.std(1, keepdim=True) + 1e-3),
     "norm_pixels": lambda p, x: x * x.norm(p=2, dim=(2, 3), keepdim=True),
+    "vector_norm": lambda p, x: torch.linalg.vector_norm(x, ord=2, dim=(2, 3)) + torch.linalg.vector_norm(x, 3, (-2, -1)),
     "normalize": lambda p, x: F.normalize(x, dim=1) + F.normalize(x, 1.0, 1),
     "global_average": lambda p, x: F.adaptive_avg_pool2d(x, (1, 1)).flatten(1),
     "global_window": lambda p, x: F.avg_pool2d(x, x.shape[2:]).view(x.shape[0], -1),

@@ -116,6 +116,7 @@ FUNCTIONS: dict[str, Callable] = {
     **{f"functional.{name}": getattr(functional, name) for name in (*_POINTWISE, *_DROPOUTS, *_FUNCTIONAL, *_WITH_INDICES)},
     **{f"torch.{name}": getattr(torch, name) for name in (*_TORCH_POINTWISE, *_TORCH, *_FACTORIES)},
     "torch._weight_norm": torch._weight_norm,
+    "linalg.vector_norm": torch.linalg.vector_norm,
     **{f"operator.{name}": getattr(operator, name) for name in (*_OPERATORS, "matmul", "getitem")},
     **{f"math.{name}": getattr(math, name) for name in ("sqrt", "ceil", "floor", "prod")},
     **{name: getattr(builtins, name) for name in ("int", "float", "min", "max", "abs", "round")},

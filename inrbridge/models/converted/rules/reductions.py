@@ -115,6 +115,12 @@ def norm(run: Run, input, p="fro", dim=None, keepdim=False, *, dtype=None):
     return _power(total(run, input.with_values(input.values.abs() ** p), dim, keepdim, dtype=dtype), 1 / p)
 
 
+@rule("linalg.vector_norm")
+def vector_norm(run: Run, x, ord=2, dim=None, keepdim=False, *, dtype=None):
+    """Norm of values, as torch.linalg has it."""
+    return norm(run, x, ord, dim, keepdim, dtype=dtype)
+
+
 @rule("functional.normalize")
 def normalize(run: Run, input, p=2.0, dim=1, eps=1e-12):
     """Divide by a norm of what lies at one point."""
