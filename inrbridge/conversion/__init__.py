@@ -11,9 +11,11 @@ finetuning  the same by a short distillation
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.random import fork_rng
 
 from inrbridge.conversion import calibrating
 from inrbridge.conversion.examples import Fields
@@ -56,7 +58,8 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
     like = own_tensor(module)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(EXAMPLES, channels, *shape, generator=generator).to(like)
-    program, weights, output = trace(module, example)
+    with _chance_kept(like):
+        program, weights, output = trace(module, example)
     if not isinstance(output, Tensor) or output.ndim < 1:
         kind = type(output).__name__.removeprefix("immutable_")  # as torch.fx has it
         raise ConfigError(
@@ -74,12 +77,18 @@ def convert(module: nn.Module, domain: Domain, resolution, *, in_channels: int |
             domain, channels, classes, program=program.to_config(), resolution=list(shape), own_grids=own_grids, **options
         )
 
-    net = build([list(found) for found in settle(build([]).to(like), like).bound])
+    with _chance_kept(like):
+        net = build([list(found) for found in settle(build([]).to(like), like).bound])
     net.network.load_state_dict(weights)
     net = net.to(like).train(module.training)
     if calibrate is not None:
         calibrating.calibrate(net, calibrate, points)
     return net
+
+
+def _chance_kept(like: Tensor) -> AbstractContextManager:
+    """Leave torch's random numbers as they were: modules may draw some when they run, and layers when they are made."""
+    return fork_rng(devices=[like.device] if like.is_cuda else [])
 
 
 def _channels(module: nn.Module, dim: int) -> int:

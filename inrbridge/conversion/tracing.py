@@ -19,7 +19,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
-from torch.random import fork_rng
 from torch.utils._pytree import tree_leaves
 
 from inrbridge.errors import ConfigError
@@ -60,7 +59,7 @@ def record(module: nn.Module, example: Tensor, training: bool = False) -> Record
     _require_one_input(module)
     try:
         tracer = _Tracer(copy.deepcopy(module).train(training), example.clone())
-        with torch.no_grad(), fork_rng(devices=[example.device] if example.is_cuda else []), _factories_recorded(tracer):
+        with torch.no_grad(), _factories_recorded(tracer):
             graph = tracer.trace(tracer.root)
     except ConfigError:
         raise

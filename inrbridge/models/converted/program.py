@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.random import fork_rng
 
 from inrbridge.errors import CannotOpen, ConfigError
 from inrbridge.models.converted.arguments import decoder, dtype_of, references
@@ -117,8 +116,7 @@ class Program:
             for path, spec in self.modules.items():
                 parent, name = _parent(network, path)
                 options = {key: decoder(value)({}, network) for key, value in spec["options"].items()}
-                with fork_rng(devices=[]):  # torch draws first weights, whoever wants them
-                    parent.add_module(name, build_module(spec["name"], options))
+                parent.add_module(name, build_module(spec["name"], options))
             for path, spec in self.tensors.items():
                 parent, name = _parent(network, path)
                 value = torch.zeros(spec["shape"], dtype=dtype_of(spec["dtype"]))
