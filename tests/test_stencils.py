@@ -94,6 +94,9 @@ def test_borders_on_scattered_points(border, generator):
     total = stencil.dense().sum(2)  # what a constant field gives at each node
     if border == "zeros":
         assert set(total.round(decimals=9).unique().tolist()) == {0.0, 1.0}
+    elif border == "fading":
+        assert bool((total >= 0).all()) and bool((total <= 1 + 1e-9).all())
+        assert 0.05 < float(((total > 0.01) & (total < 0.99)).double().mean()) < 0.3 and float(total.min()) == 0.0
     elif border == "renormalize":
         torch.testing.assert_close(total.sum(1), torch.full((len(stencil.target),), 9.0, dtype=torch.float64))
     else:

@@ -1,5 +1,7 @@
 """`Pixels`: an image recovered from its values at scattered points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,15 +9,29 @@ import torch
 from inrbridge import Box, GridField
 from inrbridge.sampling import grid, lattice, sobol
 from inrbridge.stencils import Pixels, Reconstruct, build_stencil
-from inrbridge.stencils.pixels import LENGTH, NOISE, REACH, pixel_weights
+from inrbridge.stencils.pixels import LENGTH, REACH, pixels_at
 
 BOX = Box.centered(2)
 SIZE = 12
 
 
-def rule(shape=(SIZE, SIZE), domain=BOX, neighbors=None):
-    spacing = tuple(length / n for length, n in zip(domain.lengths, shape, strict=True))
-    return Pixels(shape, tuple(low + h / 2 for low, h in zip(domain.low, spacing, strict=True)), spacing, neighbors)
+def pixels_of(shape=(SIZE, SIZE), domain=BOX, **options):
+    step = tuple(length / n for length, n in zip(domain.lengths, shape, strict=True))
+    return Pixels(shape, tuple(low + h / 2 for low, h in zip(domain.low, step, strict=True)), step, **options)
+
+
+def rule(shape=(SIZE, SIZE), domain=BOX):
+    """Read the image at a point itself."""
+    pixels = pixels_of(shape, domain)
+    return Reconstruct(((0.0,) * len(shape),), pixels.step, pixels=pixels)
+
+
+def weights(points, coords, **options):
+    """The weights as a matrix (coords, points)."""
+    rows, columns, values = pixels_at(pixels_of(), points, coords, **options)
+    out = np.zeros((len(coords), len(points)))
+    out[rows, columns] = values
+    return out
 
 
 def image(shape=(SIZE, SIZE), seed=0, rough=1.0):
@@ -29,53 +45,52 @@ def recovered(stencil_rule, points, values, target):
     return build_stencil(stencil_rule, points, target).interpolate(values[None])[0]
 
 
-def slow_weights(points, pixel, size, neighbors):
-    """The weights of one pixel (i, j), from the definition: all pixels, one sample after the other."""
-    h = 2 / size
-    places = (points + 1 - h / 2) / h
-    nearest = np.argsort(np.linalg.norm(places - pixel, axis=1), kind="stable")[:neighbors]
+def slow_weights(points, coord, neighbors):
+    """The weights of one place, from the definition: all pixels, one sample after the other."""
+    h = 2 / SIZE
+    places, query = ((x + 1 - h / 2) / h for x in (points, coord))
+    nearest = np.argsort(np.linalg.norm(places - query, axis=1), kind="stable")[:neighbors]
 
     def keys(t):
         t = abs(t)
         return (1.5 * t - 2.5) * t * t + 1 if t < 1 else ((2.5 - t / 2) * t - 4) * t + 2 if t < 2 else 0.0
 
     def interpolation(place):
-        weights = np.zeros((size, size))
-        for i in range(-3, size + 3):
-            for j in range(-3, size + 3):
-                at = np.clip([i, j], 0, size - 1)
+        weights = np.zeros((SIZE, SIZE))
+        for i in range(-3, SIZE + 3):
+            for j in range(-3, SIZE + 3):
+                at = np.clip([i, j], 0, SIZE - 1)
                 weights[tuple(at)] += keys(place[0] - i) * keys(place[1] - j)
         return weights.ravel()
 
-    index = np.indices((size, size)).reshape(2, -1).T
+    index = np.indices((SIZE, SIZE)).reshape(2, -1).T
     r = np.sqrt(3) / LENGTH * np.linalg.norm(index[:, None] - index[None], axis=-1)
     prior = (1 + r) * np.exp(-r)
     samples = np.stack([interpolation(places[k]) for k in nearest])
     m = len(nearest)
     system = np.ones((m + 1, m + 1))
-    system[:m, :m] = samples @ prior @ samples.T + NOISE * np.eye(m)
+    system[:m, :m] = samples @ prior @ samples.T + pixels_of().noise * np.eye(m)
     system[m, m] = 0
-    right = np.append(samples @ prior[pixel[0] * size + pixel[1]], 1.0)
-    return nearest, np.linalg.solve(system, right)[:m]
+    right = np.append(samples @ prior @ interpolation(query), 1.0)
+    assert np.abs(places[nearest] - np.rint(query)).max() <= REACH  # none is left out
+    out = np.zeros(len(points))
+    out[nearest] = np.linalg.solve(system, right)[:m]
+    return out
 
 
-@pytest.mark.parametrize("pixel", [(5, 6), (0, 0), (11, 4)])
-def test_weights_equal_those_of_the_definition(pixel):
+@pytest.mark.parametrize("coord", [(-1 / SIZE, 1 / SIZE), (-1 + 1 / SIZE, -1 + 1 / SIZE), (0.93, -0.21), (0.4, 0.37)])
+def test_weights_equal_those_of_the_definition(coord):
     points = sobol(BOX, 160, torch.Generator().manual_seed(1)).points.double().numpy()
-    index, weight = pixel_weights(rule(neighbors=9), points)
-    row = pixel[0] * SIZE + pixel[1]
-    nearest, expected = slow_weights(points, pixel, SIZE, 9)
-    found = dict(zip(index[row], weight[row], strict=True))
-    assert np.abs((points[nearest] + 1) / (2 / SIZE) - 0.5 - pixel).max() <= REACH  # none is left out
-    np.testing.assert_allclose([found[k] for k in nearest], expected, atol=1e-9)
+    found = weights(points, np.asarray([coord]), neighbors=9)[0]
+    np.testing.assert_allclose(found, slow_weights(points, np.asarray(coord), 9), atol=1e-9)
 
 
 def test_parts_do_not_change_the_weights(monkeypatch):
     points = lattice(BOX, 256).points.double().numpy()
-    whole = pixel_weights(rule(), points)
+    coords = grid(BOX, (SIZE, SIZE)).points.double().numpy()
+    whole = weights(points, coords)
     monkeypatch.setattr("inrbridge.stencils.pixels.AT_ONCE", 1)
-    for a, b in zip(whole, pixel_weights(rule(), points), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
+    np.testing.assert_allclose(whole, weights(points, coords), atol=1e-12)
 
 
 @pytest.mark.parametrize("sampler", [lattice, sobol])
@@ -91,10 +106,11 @@ def test_an_interpolated_image_comes_back_where_polynomials_blur_it(sampler):
     assert errors[0] < 0.03 and errors[0] < 0.4 * errors[1]
 
 
-def test_constants_are_exact_and_pixels_their_own_values():
+def test_constants_are_exact_and_samples_their_own_values():
     points = sobol(BOX, 144, torch.Generator().manual_seed(0))
-    _, weight = pixel_weights(rule(), points.points.double().numpy())
-    np.testing.assert_allclose(weight.sum(1), 1.0, atol=1e-9)
+    array = points.points.double().numpy()
+    np.testing.assert_allclose(weights(array, grid(BOX, (SIZE, SIZE)).points.double().numpy()).sum(1), 1.0, atol=1e-9)
+    np.testing.assert_array_equal(weights(array, array), np.eye(144))
     target = grid(BOX, (SIZE, SIZE))
     pixels = image().reshape(-1, 2)
     assert torch.equal(recovered(rule(), target, pixels, target), pixels)
@@ -112,7 +128,25 @@ def test_one_axis_and_unequal_ones():
 
 
 def test_where_points_are_few_or_far_the_nearest_has_to_do():
-    corner = torch.rand(4, 2, generator=torch.Generator().manual_seed(0)) * 0.1 - 1
-    _, weight = pixel_weights(rule(), corner.double().numpy())
-    assert np.isfinite(weight).all() and np.allclose(weight.sum(1), 1)
-    assert np.allclose(weight[-1], [1, 0, 0, 0])  # the opposite corner is out of reach of all
+    corner = torch.rand(4, 2, generator=torch.Generator().manual_seed(0)).double().numpy() * 0.1 - 1
+    found = weights(corner, np.asarray([[0.95, 0.95], [-0.9, -0.9]]))
+    assert np.isfinite(found).all() and np.allclose(found.sum(1), 1)
+    assert sorted(found[0]) == pytest.approx([0, 0, 0, 1])  # the opposite corner is out of reach of all
+
+
+def test_a_fading_border_is_that_of_an_image_with_zeros_around():
+    """Along a line through the edge: 1 at the centre of the last pixel, 1/2 at the edge, 0 at the centre of the first outside."""
+    points, h = grid(BOX, (SIZE, SIZE)), 2 / SIZE
+    nodes = tuple((0.0, k * h / 4) for k in range(-2, 7))
+    reading = Reconstruct(nodes, (h, h), pixels=pixels_of())
+    last = replace(points, points=torch.tensor([[h / 2, 1 - h / 2]]), weights=torch.ones(1), structure=None, cache={})
+    ones = torch.ones(1, SIZE * SIZE, 1)
+    found = {
+        border: [
+            float(build_stencil(replace(reading, nodes=(node,)), points, last, border).interpolate(ones))
+            for node in reading.nodes
+        ]
+        for border in ("fading", "zeros")
+    }
+    assert found["fading"] == pytest.approx([1, 1, 1, 0.75, 0.5, 0.25, 0, 0, 0], abs=1e-6)
+    assert found["zeros"] == pytest.approx([1, 1, 1, 1, 1, 0, 0, 0, 0], abs=1e-6)

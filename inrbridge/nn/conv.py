@@ -95,7 +95,7 @@ class Conv(LocalLayer):
         kernel_size: nodes along each axis.
         spacing: distance of neighbouring nodes in domain units; the pixel spacing of the grid a kernel was meant for.
         stride: the output lives on `discretization.thin(stride)`.
-        border: "zeros", "reflect", "replicate", "circular", "valid" or "renormalize" (see `stencils.borders`).
+        border: "zeros", "fading", "reflect", "replicate", "circular", "valid" or "renormalize" (see `stencils.borders`).
         order, neighbors: of the reconstruction.
         dim: dimension of the domain (2 on a sphere); needed only when kernel_size and spacing are plain numbers (default 2).
         generator: source of the initial weights, drawn as torch draws them.
@@ -141,7 +141,7 @@ class Conv(LocalLayer):
                 return None  # a part of the domain beyond the last grid point: its values must be extrapolated
             if self.border == "circular" and abs(size * step - (high - low)) > slack:
                 return None
-            if self.border in ("reflect", "replicate") and (steps[axis] != 1 or abs(start - low - step / 2) > slack
+            if self.border in ("fading", "reflect", "replicate") and (steps[axis] != 1 or abs(start - low - step / 2) > slack
                                              or abs(start + (size - 0.5) * step - high) > slack):  # fmt: skip
                 return None
         return steps
@@ -152,7 +152,7 @@ class Conv(LocalLayer):
         after = [(k - 1 - (k - 1) // 2) * m for k, m in zip(self.kernel_size, steps, strict=True)]
         target = shrink(source, *reach(self.rule.nodes)) if self.border == "valid" else source
         pads = tuple((0, 0) if self.border == "valid" else pair for pair in zip(before, after, strict=True))
-        mode = {"zeros": "constant", "valid": "constant"}.get(self.border, self.border)
+        mode = {"zeros": "constant", "fading": "constant", "valid": "constant"}.get(self.border, self.border)
         values = grid_convolution(sampled.values, self.weight, self.bias, source.structure.shape, stride=self.stride,
                                   dilation=steps, groups=self.groups, pads=pads, mode=mode)  # fmt: skip
         return Sampled(target.thin(self.stride), values)

@@ -2,8 +2,8 @@
 which output point; it is computed once from the points, cached on them and shared by all fields and channels.
 
 The rules: `Reconstruct` (moving least squares), `Quadrature` (a basis under the integral, Wang & Golland 2023,
-eq. 6-7), `Bins` (Voronoi cells of the kernel support, section 4.3), `Cells` (a partition of the domain), `Pixels`
-(an image from scattered samples).
+eq. 6-7), `Bins` (Voronoi cells of the kernel support, section 4.3), `Cells` (a partition of the domain).
+`Reconstruct` reads images by a model of them between their `Pixels`, too.
 """
 
 from inrbridge.stencils.bases import BSpline, Gaussian, Polynomial, Radial

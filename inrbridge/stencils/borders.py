@@ -3,8 +3,9 @@
 `zeros`: nothing is there (a node outside contributes 0, an integral runs over the part inside). `renormalize`:
 as zeros, then scaled up by the part of the kernel that is missing. `reflect`: the mirror stands on the outermost
 cell's centre, half a node spacing inside the edge, where torch's reflection padding has it. `replicate`: the outermost values
-go on, as torch's replication padding has it. `circular`: the box closes on itself. `valid`: output points whose kernel sticks
-out are dropped and the domain shrinks.
+go on, as torch's replication padding has it. `fading`: as zeros, but values fall to 0 from the centre of the outermost cell
+to that of the first cell outside, as those of an image with zeros around it do between its pixels. `circular`: the box closes
+on itself. `valid`: output points whose kernel sticks out are dropped and the domain shrinks.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from inrbridge.errors import EmptyDiscretization, ShapeMismatch, unknown_name
 
 EdgeCells = tuple[tuple[float, float, float], ...]
 BEYOND = 8.0  # sizes of the domain; kernels never reach as far
-BORDERS = ("zeros", "reflect", "replicate", "circular", "valid", "renormalize")
+BORDERS = ("zeros", "fading", "reflect", "replicate", "circular", "valid", "renormalize")
 
 
 def check_border(border: str, domain: Domain) -> None:
     """Raise unless the border mode exists and the domain has such a border."""
     if border not in BORDERS:
         raise unknown_name("border mode", border, BORDERS)
-    if border in ("reflect", "replicate", "circular", "valid") and not isinstance(domain, Box | Torus):
+    if border in ("fading", "reflect", "replicate", "circular", "valid") and not isinstance(domain, Box | Torus):
         raise ShapeMismatch(f'Got border "{border}" on {domain}, expected a Box; use "zeros" or "renormalize" there.')
 
 
@@ -58,17 +59,17 @@ def fold(coords: np.ndarray, domain: Domain, border: str, cells: EdgeCells) -> t
     """Bring coordinates (q, d) that left the domain back where their value is defined.
 
     Args:
-        cells: whose values a "reflect" or "replicate" border repeats.
+        cells: whose values a "reflect" or "replicate" border repeats, or a "fading" one fades from.
 
     Returns:
-        The coordinates, and for each whether a value is there at all: (q, d), bool (q,).
+        The coordinates (q, d), and the factor of the value at each (q,): 0 where none is.
     """
     low, high = (np.asarray(v) for v in domain.bounds)
     around = repeats(border, domain)
     if around.any():
         coords = np.where(around, low + np.mod(coords - low, high - low), coords)
         if around.all() and isinstance(domain, Box | Torus):
-            return coords, np.ones(len(coords), bool)
+            return coords, np.ones(len(coords))
     before, after, step = np.asarray(cells).T
     if border == "reflect":
         slack = 1e-9 * (high - low)
@@ -80,8 +81,14 @@ def fold(coords: np.ndarray, domain: Domain, border: str, cells: EdgeCells) -> t
         coords = np.where(coords < low, low + np.minimum((low - coords) * (before / (step - before)), before), coords)
         coords = np.where(coords > high, high - np.minimum((coords - high) * (after / (step - after)), after), coords)
         coords = np.clip(coords, low, high)
-    inside = domain.contains(torch.from_numpy(coords)).numpy()
-    return coords, inside
+    share = np.ones(len(coords))
+    if border == "fading":
+        first, last = low + before, high - after
+        beyond = np.where(around, 0.0, np.maximum(first - coords, 0.0) + np.maximum(coords - last, 0.0))
+        share = np.clip(1 - beyond / step, 0.0, 1.0).prod(1)
+        share[share < 1e-9] = 0.0  # the centre of a cell outside, but for rounding
+        coords = np.where(around, coords, np.clip(coords, first, last))
+    return coords, share * domain.contains(torch.from_numpy(coords)).numpy()
 
 
 def ghosts(points: np.ndarray, domain: Domain, border: str, before: np.ndarray, after: np.ndarray,

@@ -23,13 +23,13 @@ def array(points: torch.Tensor) -> np.ndarray:
 def node_coords(
     target: Discretization, nodes: Offsets, domain: Domain, border: str, cells: EdgeCells
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the node of every output point, row i * k + node, (m * k, d), and whether a value is there, bool (m * k,)."""
+    """Return the node of every output point, row i * k + node, (m * k, d), and the factor of the value there (m * k,)."""
     outputs, offsets = array(target.points), np.asarray(nodes)
     if domain.is_flat:
         coords = outputs[:, None] + offsets[None]  # (m, k, d)
         return fold(coords.reshape(-1, coords.shape[2]), domain, border, cells)
     coords = domain.exp_map(torch.from_numpy(outputs)[:, None], torch.from_numpy(offsets)[None]).flatten(0, 1)
-    return coords.numpy(), domain.contains(coords).numpy()
+    return coords.numpy(), domain.contains(coords).double().numpy()
 
 
 def pairs(

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-LENGTH = 4.0  # of the correlation, in pixels
-NOISE = 5e-4  # the variance of what the model leaves out, relative to that of a pixel: both measured best on natural images
+LENGTH = 4.0  # of the correlation, in pixels: measured best on natural images
 REACH = 5  # pixels along an axis, beyond which a point is left out
 MAX_DIM = 2  # windows of pixels grow too large beyond
 AT_ONCE = 2**23  # entries of the largest array: 64 MB
@@ -24,53 +23,63 @@ AT_ONCE = 2**23  # entries of the largest array: 64 MB
 
 @dataclass(frozen=True)
 class Pixels:
-    """P[i, 0, :] recovers pixel i of a grid: index j lies at start + spacing * j along each axis.
+    """The pixels of an image: index j lies at start + step * j along each axis.
 
-    Args:
-        neighbors: points used for a pixel; None: the measured default.
+    `noise` is the variance of what the model leaves out, relative to that of a pixel; 5e-4 suits fields that were interpolated or
+    fitted in any way.
     """
 
     shape: tuple[int, ...]
     start: tuple[float, ...]
-    spacing: tuple[float, ...]
-    neighbors: int | None = None
+    step: tuple[float, ...]
+    noise: float = 5e-4
 
 
-def pixel_weights(rule: Pixels, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points and weights (pixels, m) that recover the pixels, row by row, from values at points (n, d)."""
-    places = (points - np.asarray(rule.start)) / np.asarray(rule.spacing)  # in pixels
-    pixels = np.stack(np.meshgrid(*map(np.arange, rule.shape), indexing="ij"), -1).reshape(-1, len(rule.shape))
-    count = min(rule.neighbors or (32 if len(rule.shape) == 2 else 12), len(points))
-    distance, index = cKDTree(places).query(pixels.astype(float), count)
-    distance, index = distance.reshape(len(pixels), count), index.reshape(len(pixels), count)
+def pixels_at(
+    pixels: Pixels, points: np.ndarray, coords: np.ndarray, neighbors: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weights that evaluate an image known at points (n, d) at coords (q, d): rows (e,), points (e,), weights (e,).
+
+    `neighbors` None takes the measured default.
+    """
+    places, queries = ((x - np.asarray(pixels.start)) / np.asarray(pixels.step) for x in (points, coords))  # in pixels
+    count = min(neighbors or default_neighbors(len(pixels.shape)), len(points))
+    distance, index = cKDTree(places).query(queries, count)
+    distance, index = distance.reshape(len(queries), count), index.reshape(len(queries), count)
     weight = np.zeros(index.shape)
-    window = (2 * REACH + 5) ** len(rule.shape)
-    part = max(1, AT_ONCE // (count * window))
-    for start in range(0, len(pixels), part):
+    part = max(1, AT_ONCE // (count * (2 * REACH + 5) ** len(pixels.shape)))
+    for start in range(0, len(queries), part):
         rows = slice(start, start + part)
-        weight[rows] = _krige(places[index[rows]], pixels[rows], rule.shape)
+        weight[rows] = _krige(places[index[rows]], queries[rows], pixels)
     exact = distance[:, 0] < 1e-6
     weight[exact] = 0.0
     weight[exact, 0] = 1.0
-    return index, weight
+    rows, slots = np.nonzero(weight)
+    return rows, index[rows, slots], weight[rows, slots]
 
 
-def _krige(places: np.ndarray, pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Weights (q, m) of samples at places (q, m, d), in pixels, that predict each of the pixels (q, d)."""
+def default_neighbors(dim: int) -> int:
+    """Return the points for one evaluation that measured well."""
+    return {1: 12}.get(dim, 32)
+
+
+def _krige(places: np.ndarray, queries: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Weights (q, m) of samples at places (q, m, d) that predict the image at queries (q, d), all in pixels."""
     q, m, d = places.shape
-    near = (np.abs(places - pixels[:, None]) <= REACH).all(2)
+    middle = np.rint(queries)  # the pixel in the middle of each window
+    near = (np.abs(places - middle[:, None]) <= REACH).all(2)
     near[:, 0] = True  # where no point is, the nearest has to do
-    samples = functools.reduce(_outer, (_taps(places[:, :, a], pixels[:, a], shape[a]) for a in range(d)))  # (q, m, w^d)
-    samples *= near[:, :, None]
-    covariance = samples.reshape(q * m, -1) @ _prior(d)
-    centre = covariance.shape[1] // 2
-    covariance = covariance.reshape(q, m, -1)
+    everything = np.concatenate([queries[:, None], places], 1)
+    axes = (_taps(everything[:, :, a], middle[:, a], pixels.shape[a]) for a in range(d))
+    taps = functools.reduce(_outer, axes)  # (q, 1 + m, w^d)
+    samples = taps[:, 1:] * near[:, :, None]
+    covariance = (samples.reshape(q * m, -1) @ _prior(d)).reshape(q, m, -1)
     system = np.zeros((q, m + 1, m + 1))
     system[:, :m, :m] = covariance @ samples.transpose(0, 2, 1)
-    system[:, np.arange(m), np.arange(m)] += np.where(near, NOISE, 1.0)
+    system[:, np.arange(m), np.arange(m)] += np.where(near, pixels.noise, 1.0)
     system[:, :m, m] = system[:, m, :m] = near
     right = np.ones((q, m + 1, 1))
-    right[:, :m, 0] = covariance[:, :, centre]
+    right[:, :m] = covariance @ taps[:, 0, :, None]
     return np.linalg.solve(system, right)[:, :m, 0]
 
 
@@ -78,8 +87,8 @@ def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a[:, :, :, None] * b[:, :, None, :]).reshape(*a.shape[:2], -1)
 
 
-def _taps(place: np.ndarray, pixel: np.ndarray, size: int) -> np.ndarray:
-    """Cubic convolution along one axis: the weight (q, m, w) of each pixel of the window around `pixel` (q,) in the value at
+def _taps(place: np.ndarray, middle: np.ndarray, size: int) -> np.ndarray:
+    """Cubic convolution along one axis: the weight (q, m, w) of each pixel of the window around `middle` (q,) in the value at
     place (q, m). Beyond the edge the outermost pixels go on."""
     width = 2 * REACH + 5
     first = np.floor(place)
@@ -88,7 +97,7 @@ def _taps(place: np.ndarray, pixel: np.ndarray, size: int) -> np.ndarray:
     out = np.zeros((*place.shape, width))
     rows = np.ogrid[: place.shape[0], : place.shape[1]]
     for k, weight in enumerate(weights):
-        at = np.clip(first + k - 1, 0, size - 1) - pixel[:, None] + REACH + 2
+        at = np.clip(first + k - 1, 0, size - 1) - middle[:, None] + REACH + 2
         inside = (at >= 0) & (at < width)
         np.add.at(out, (*rows, np.where(inside, at, 0).astype(int)), np.where(inside, weight, 0.0))
     return out

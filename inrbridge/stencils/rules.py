@@ -18,7 +18,7 @@ from inrbridge.stencils.borders import EdgeCells, check_border, shrink, whole_ce
 from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.geometry import array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
-from inrbridge.stencils.pixels import Pixels, pixel_weights
+from inrbridge.stencils.pixels import Pixels, pixels_at
 from inrbridge.stencils.reconstruct import reconstruct_at
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
@@ -29,7 +29,8 @@ class Reconstruct:
 
     `neighbors` samples an evaluation (None: the measured default); `spacing` is the distance between nodes. `cells` says which
     cells a reflecting or replicating border repeats: along each axis the distances of the outermost centres from the edges,
-    before and after, and from one centre to the next; None: of size `spacing`, the outermost ones at the edges.
+    before and after, and from one centre to the next; None: of size `spacing`, the outermost ones at the edges. With `pixels` the
+    function is read as an image of these pixels goes on between them, not as a polynomial.
     """
 
     nodes: Offsets
@@ -37,6 +38,7 @@ class Reconstruct:
     order: int = 2
     neighbors: int | None = None
     cells: EdgeCells | None = None
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Bins:
         return unit * math.prod(self.half_width)
 
 
-Rule = Reconstruct | Quadrature | Bins | Cells | Pixels
+Rule = Reconstruct | Quadrature | Bins | Cells
 
 
 def build_stencil(rule: Rule, source: Discretization, target: Discretization | None = None, border: str = "zeros",
@@ -117,11 +119,15 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     _warn_if_narrow([b + a + h for b, a, h in zip(before, after, rule.spacing, strict=True)], source)
     target = _outputs(source, target, border, stride, before, after)
     domain, points, n, k = source.domain, array(source.points), len(source), len(rule.nodes)
-    coords, inside = node_coords(target, rule.nodes, domain, border, rule.cells or whole_cells(rule.spacing))
-    query = np.flatnonzero(inside)
-    rows, columns, values = reconstruct_at(domain, points, coords[inside], rule.order, rule.neighbors, border)
+    coords, share = node_coords(target, rule.nodes, domain, border, rule.cells or whole_cells(rule.spacing))
+    query = np.flatnonzero(share)
+    if rule.pixels is None:
+        rows, columns, values = reconstruct_at(domain, points, coords[query], rule.order, rule.neighbors, border)
+    else:
+        rows, columns, values = pixels_at(rule.pixels, points, coords[query], rule.neighbors)
+    values = values * share[query[rows]]
     if border == "renormalize":
-        present = inside.reshape(-1, k).sum(1)
+        present = (share > 0).reshape(-1, k).sum(1)
         values = values * (k / np.maximum(present, 1))[query[rows] // k]
     return _stencil(target, n, k, query[rows], columns, values)
 
@@ -217,10 +223,4 @@ def _cells(rule: Cells, source, target, border, stride) -> Stencil:
     return cell_stencil(rule, source, target)
 
 
-def _pixels(rule: Pixels, source, target, border, stride) -> Stencil:
-    index, weight = pixel_weights(rule, array(source.points))
-    rows, slots = np.nonzero(weight)
-    return _stencil(target, len(source), 1, rows, index[rows, slots], weight[rows, slots])
-
-
-_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells, Pixels: _pixels}
+_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells}

@@ -26,7 +26,6 @@ from inrbridge.models.net import INRNet
 from inrbridge.nn import Sampled
 from inrbridge.sampling import lattice
 from inrbridge.stencils.pixels import MAX_DIM
-from inrbridge.stencils.reconstruct import monomial_powers
 
 LEVELS = ("points", "inner-grids", "grids")
 
@@ -44,6 +43,8 @@ class Converted:
         shape = checked_resolution(domain, resolution)
         width = {"width": classes} if self.kind == "dense" else {}
         super().__init__(domain, in_channels, classes, math.prod(shape), options, **width)
+        if self.kind == "dense":
+            self.head = nn.Identity()  # the network's own last layers made the values
         if reader is None:
             reader = "pixels" if isinstance(domain, Box) and domain.dim <= MAX_DIM else "polynomials"
         elif reader not in ("pixels", "polynomials"):
@@ -57,9 +58,7 @@ class Converted:
         if not oversampling >= 1:
             raise ConfigError(f"Got oversampling {oversampling} for a converted net, expected a number from 1 on.")
         self.resolution = shape
-        terms = len(monomial_powers(order, self.domain.dim))
-        # maps of trained kernels are rough: fewer neighbours than for smooth fields measured best, half as many again as terms
-        self.reading = Reading(kernel, order, 3 * terms // 2 if neighbors is None else neighbors, reader)
+        self.reading = Reading(kernel, order, neighbors, reader)
         self.placement = Placement(self.domain, self.resolution, frozenset(map(tuple, own_grids)), levels, float(oversampling))
         self.program = Program.from_config(program)
         self.network = self.program.build()
@@ -197,10 +196,6 @@ class ConvertedDenseNet(Converted, DenseNet):
     )
 
     name = "converted-dense"
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.head = nn.Identity()  # the network's own last layers made the values
 
     def forward(
         self, fields, discretization: Discretization | None = None, *, at: Tensor | None = None, seen: Tensor | None = None

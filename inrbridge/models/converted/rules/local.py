@@ -21,7 +21,7 @@ from inrbridge.models.converted.located import Located, NeedsGrid, Padding, feat
 from inrbridge.models.converted.rules.reductions import mean
 from inrbridge.models.converted.rules.table import Run, rule
 from inrbridge.nn import Sampled
-from inrbridge.stencils import BSpline, Quadrature, Reconstruct, Stencil, build_stencil
+from inrbridge.stencils import BSpline, Quadrature, Stencil, build_stencil
 
 _CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 Pads = tuple[tuple[int, int], ...]
@@ -74,8 +74,7 @@ class Nodes:
         wide = self.source.points.spacing  # along an axis with one node it reads the map, is no kernel that may be too narrow
         spacing = tuple(h * d if k > 1 else wide for h, d, k in axes)
         nodes = tuple(itertools.product(*self.offsets))
-        rule = Reconstruct(nodes, spacing, run.reading.order, run.reading.neighbors, self.source.edge_cells)
-        return build_stencil(rule, self.source.points, self.moved, border)
+        return build_stencil(run.reading.rule(nodes, spacing, self.source), self.source.points, self.moved, border)
 
     def surface(self, border: str) -> Stencil:
         """Return the stencil of B-spline surfaces through the nodes under the integral: the paper's transfer of kernels."""
@@ -143,6 +142,11 @@ def _joined(run: Run, x: Located, own: Pads, border: str) -> tuple[Located, Pads
     return x, own, border if any(map(any, own)) else "replicate"
 
 
+def _off_grid(border: str) -> str:
+    """The border of points: around an image of zeros values fade, they do not break off at the edge."""
+    return "fading" if border == "zeros" else border
+
+
 def _padded(image: Tensor, pads, border: str, value: float = 0.0) -> Tensor:
     flat = [amount for pair in reversed(pads) for amount in pair]
     if not any(flat):
@@ -169,7 +173,9 @@ def convolve(run: Run, input, weight, bias=None, stride=1, padding=0, dilation=1
         out = _CONVOLUTIONS[dim - 1](image, weight, bias, stride, [a for a, _ in pads] if symmetric else 0, dilation, groups)
         return from_grid(out, nodes.target)
     stencil = (
-        nodes.surface(border) if run.reading.kernel == "spline" and math.prod(size) > 1 else nodes.reconstruction(run, border)
+        nodes.surface(border)
+        if run.reading.kernel == "spline" and math.prod(size) > 1
+        else nodes.reconstruction(run, _off_grid(border))
     )
     values = stencil.apply(x.sampled().values, weight.flatten(2).permute(2, 1, 0), groups)
     return feature_map(Sampled(nodes.target.points, values if bias is None else values + bias), nodes.target)
@@ -295,7 +301,7 @@ def padded(run: Run, x: Located) -> Located:
     border = _BORDERS[waiting.mode]
     if x.level.on_grid and nodes.target.on_grid:
         return from_grid(_padded(plain.on_grid(), pads, border, waiting.value), nodes.target)
-    stencil = nodes.reconstruction(run, border)
+    stencil = nodes.reconstruction(run, _off_grid(border))
     values = stencil.interpolate(plain.sampled().values)
     if waiting.value:
         values = torch.where(_present(stencil).to(values.device), values, waiting.value)

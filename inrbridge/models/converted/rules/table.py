@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from inrbridge.models.converted.levels import Places
+from inrbridge.models.converted.levels import Lengths, Level, Places
 from inrbridge.models.converted.located import Located, NeedsGrid
 from inrbridge.models.converted.program import Step
+from inrbridge.stencils import Pixels, Reconstruct
+from inrbridge.stencils.nodes import Offsets
+from inrbridge.stencils.reconstruct import monomial_powers
 
 _RULES: dict[str, Callable] = {}
 _READS_PADDING: set[str] = set()
@@ -25,15 +28,28 @@ class Reading:
     Args:
         kernel: "reconstruct": discrete kernels act on the field at their nodes, which moving least squares give; "spline": they
             become B-spline surfaces under the integral (Wang & Golland 2023, section 4.1), to compare with.
-        order, neighbors: of the moving least squares.
-        reader: how fields are read onto the pixels of the first level: "pixels" (`stencils.Pixels`, which inverts the
-            interpolation of an image) or "polynomials" (moving least squares).
+        reader: the model of what lies between them. "pixels": an image of the level's pixels (`stencils.Pixels`), which inverts
+            its interpolation; "polynomials": moving least squares.
+        order: of the polynomials. neighbors: points for one evaluation; None: as measured best.
     """
 
     kernel: str = "reconstruct"
     order: int = 2
     neighbors: int | None = None
     reader: str = "polynomials"
+
+    def rule(self, nodes: Offsets, spacing: Lengths, level: Level, is_input: bool = False) -> Reconstruct:
+        """Return the rule that reads a map of a level at nodes around a point; `is_input`: the field itself.
+
+        Maps of trained kernels are rough: fewer neighbours than for smooth fields, and less noise, measured best.
+        """
+        dim = len(spacing)
+        if self.reader == "pixels":
+            neighbors = self.neighbors or (None if is_input else {1: 8}.get(dim, 16))
+            pixels = Pixels(level.shape, level.start, level.step, *(() if is_input else (5e-5,)))
+            return Reconstruct(nodes, spacing, neighbors=neighbors, cells=level.edge_cells, pixels=pixels)
+        terms = len(monomial_powers(self.order, dim))
+        return Reconstruct(nodes, spacing, self.order, self.neighbors or 3 * terms // 2, level.edge_cells)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from inrbridge.models.converted.levels import Level, grid_points
 from inrbridge.models.converted.located import Located, NeedsGrid, from_grid
 from inrbridge.models.converted.rules.table import Reading, Run, rule
 from inrbridge.nn import Sampled
-from inrbridge.stencils import Pixels, Reconstruct, build_stencil
+from inrbridge.stencils import build_stencil
 
 
 def grid_of(level: Level) -> Discretization:
@@ -31,21 +31,20 @@ def grid_of(level: Level) -> Discretization:
     return cache[key]
 
 
-def read(reading: Reading, values: Tensor, source: Discretization, target: Discretization) -> Tensor:
-    """Read values (b, n, c) at other points (b, m, c); outside the source's domain they go on as at its edge."""
+def read(
+    reading: Reading, values: Tensor, level: Level, source: Discretization, target: Discretization, is_input: bool = False
+) -> Tensor:
+    """Read values (b, n, c) of a level at other points (b, m, c); outside the source's domain they go on as at its edge."""
     if source is target:
         return values
-    rule = Reconstruct(((0.0,) * source.domain.dim,), (source.spacing,) * source.domain.dim, reading.order, reading.neighbors)
+    dim = source.domain.dim
+    rule = reading.rule(((0.0,) * dim,), (source.spacing,) * dim, level, is_input)
     return build_stencil(rule, source, target, "replicate").interpolate(values)
 
 
 def read_input(reading: Reading, sampled: Sampled, root: Level) -> Sampled:
     """Return the samples at the points of the first level."""
-    source = sampled.discretization
-    if not root.on_grid or reading.reader == "polynomials":
-        return Sampled(root.points, read(reading, sampled.values, source, root.points))
-    stencil = build_stencil(Pixels(root.shape, root.start, root.step), source, root.points)
-    return Sampled(root.points, stencil.interpolate(sampled.values))
+    return Sampled(root.points, read(reading, sampled.values, root, sampled.discretization, root.points, is_input=True))
 
 
 def rasterize(run: Run, x: Located) -> Tensor:
@@ -54,7 +53,7 @@ def rasterize(run: Run, x: Located) -> Tensor:
         return x.on_grid()
     before, after = x.values.shape[: x.axis], x.values.shape[x.axis + 1 :]
     values = x.values.reshape(before.numel(), -1, after.numel())
-    values = read(run.reading, values, x.level.points, grid_of(x.level)).reshape(*before, -1, *after)
+    values = read(run.reading, values, x.level, x.level.points, grid_of(x.level)).reshape(*before, -1, *after)
     return values if x.tokens else values.unflatten(x.axis, x.level.shape)
 
 
@@ -65,7 +64,7 @@ def locate(run: Run, image: Tensor, level: Level, axis: int = 2) -> Located:
         return x
     before, after = x.values.shape[:axis], x.values.shape[axis + 1 :]
     values = x.values.reshape(before.numel(), -1, after.numel())
-    values = read(run.reading, values, grid_of(level), level.points)
+    values = read(run.reading, values, level, grid_of(level), level.points)
     return Located(values.reshape(*before, -1, *after), level, axis)
 
 
