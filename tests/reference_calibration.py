@@ -1,18 +1,17 @@
 """Slow twins of calibration: what each layer gives and should give, written down for all fields at once."""
 
 import math
+from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Domain
 from inrbridge.field import FunctionField
-from inrbridge.models.converted import Converted, Located
+from inrbridge.models.converted import Converted, Located, Step
+from inrbridge.models.converted import net as net_module
 from inrbridge.models.converted.levels import Places
-from inrbridge.models.converted.located import feature_map
-from inrbridge.models.converted.rules import Run, apply_on_points
-from inrbridge.models.converted.rules.through_grid import read as read_onto
 from inrbridge.nn import Sampled
 from inrbridge.nn.reading import read
 from inrbridge.stacking import stack
@@ -36,28 +35,34 @@ def waves(domain: Domain, channels: int, count: int, seed: int, highest: int = 2
 
 
 @torch.no_grad()
-def outputs_of_layers(net: Converted, network: nn.Module, fields, points: Discretization | None) -> dict[str, object]:
-    """What each module of a network gives, on the pixels (None) or at points, by its path."""
-    found: dict[str, object] = {}
-    where = net.pixels().to(next(network.parameters())) if points is None else points
-    values = stack(fields)(where.points)
+def outputs_of_layers(net: Converted, fields, points: Discretization | None, adapted: bool = True) -> dict[str, object]:
+    """What each module of the network gives on the pixels (None), or at points that of the copy for them, by its path.
+
+    Args:
+        adapted: False: at points the network itself.
+    """
+    where = net.pixels().to(next(net.parameters())) if points is None else points
+    values, found = stack(fields)(where.points), {}
+
+    def record(carry_out):
+        def apply(*args):
+            step = next(arg for arg in args if isinstance(arg, Step))
+            result = carry_out(*args)
+            if isinstance(result, Located | Tensor):  # what comes after may change it in place
+                kept = result.with_values(result.values.clone()) if isinstance(result, Located) else result.clone()
+                found[step.target] = kept
+            return result
+
+        return apply
+
     if points is None:
-
-        def apply(step, operation, args, kwargs):
-            found[step.target] = operation(*args, **kwargs)
-            return found[step.target]
-
-        net.program.run(network, values.transpose(1, 2).unflatten(2, net.resolution), apply)
+        image = values.transpose(1, 2).unflatten(2, net.resolution)
+        net.program.run(net.network, image, record(lambda step, operation, args, kwargs: operation(*args, **kwargs)))
         return found
-    places = Places.on(points, net.placement)
-    root, run = places.root(), Run(places, net.reading)
-
-    def apply_there(step, operation, args, kwargs):
-        found[step.target] = apply_on_points(run, step, operation, args, kwargs)
-        return found[step.target]
-
-    values = read_onto(net.reading, values, points, root.points)
-    net.program.run(network, feature_map(Sampled(root.points, values), root), apply_there)
+    network = net.network_for(points) if adapted else net.network
+    watched = mock.patch.object(net_module, "apply_on_points", record(net_module.apply_on_points))
+    with watched, mock.patch.object(net, "network_for", lambda points: network):
+        net.run_at(Sampled(points, values), Places.on(points, net.placement))
     return found
 
 

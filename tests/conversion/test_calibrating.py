@@ -90,7 +90,7 @@ class Dense(nn.Module):
 
 
 def net_of(module: type[nn.Module] = Small, domain=SQUARE, resolution=12, dtype=torch.float64, **options):
-    """A net with weights of a fixed seed."""
+    """A net with weights of a fixed seed, whose maps live on the points and are read by polynomials, unless told."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         module = module()
@@ -98,7 +98,8 @@ def net_of(module: type[nn.Module] = Small, domain=SQUARE, resolution=12, dtype=
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.running_mean.normal_(0, 0.3)
                 part.running_var.uniform_(0.5, 1.5)
-    return convert(module.to(dtype).eval(), domain, resolution, **{"levels": "points", **options})
+    options = {"levels": "points", "oversampling": 1.0, "reader": "polynomials", "neighbors": 12, **options}
+    return convert(module.to(dtype).eval(), domain, resolution, **options)
 
 
 def drawn(sampler, n: int, seed: int = 0, domain=SQUARE) -> Discretization:
@@ -142,9 +143,9 @@ def test_pixels_stay_bitwise_what_they_were():
 def test_statistics_equal_a_slow_twin(levels, normalized):
     net, fields, points = net_of(lambda: Small(normalized), levels=levels), waves(SQUARE, 2, 40, 0), drawn(sobol, 150)
     calibrate(net, fields, points)
-    pixels = outputs_of_layers(net, net.network, fields, None)
-    found = outputs_of_layers(net, net.network_for(points), fields, points)
-    plain = outputs_of_layers(net, net.network, fields, points)
+    pixels = outputs_of_layers(net, fields, None)
+    found = outputs_of_layers(net, fields, points)
+    plain = outputs_of_layers(net, fields, points, adapted=False)
     layers = ["conv1", *(["norm"] if normalized else []), "conv2", "fc"]
     for layer in layers:
         here, there = at_points_of(found[layer], pixels[layer], net)
@@ -154,12 +155,26 @@ def test_statistics_equal_a_slow_twin(levels, normalized):
         assert not torch.allclose(uncorrected.std(0), there.std(0), rtol=1e-3)  # there was something to correct
 
 
+@pytest.mark.parametrize(
+    ("module", "dim", "layers"), [(Line, 1, ["body.0", "body.2", "head"]), (Volume, 3, ["body.0", "body.1"])]
+)
+def test_statistics_on_lines_and_volumes(module, dim, layers):
+    box = Box.centered(dim)
+    net, fields, points = net_of(module, box, 8), waves(box, 2, 20, 0), drawn(sobol, 8**dim + 5, domain=box)
+    calibrate(net, fields, points)
+    pixels, found = outputs_of_layers(net, fields, None), outputs_of_layers(net, fields, points)
+    for layer in layers:
+        here, there = at_points_of(found[layer], pixels[layer], net)
+        assert torch.allclose(here.mean(0), there.mean(0), atol=1e-9)
+        assert torch.allclose(here.std(0), there.std(0), rtol=1e-7)
+
+
 def test_several_sets_of_points_share_the_fields():
     net, fields = net_of(), waves(SQUARE, 2, 20, 0)
     calibrate(net, fields, [drawn(sobol, 150, 0), drawn(sobol, 150, 1)])
     assert len(net.adapted) == 1
-    halves = [outputs_of_layers(net, net.adapted[0], fields[i::2], drawn(sobol, 150, i))["conv1"] for i in (0, 1)]
-    pixels = [outputs_of_layers(net, net.network, fields[i::2], None)["conv1"] for i in (0, 1)]
+    halves = [outputs_of_layers(net, fields[i::2], drawn(sobol, 150, i))["conv1"] for i in (0, 1)]
+    pixels = [outputs_of_layers(net, fields[i::2], None)["conv1"] for i in (0, 1)]
     pairs = [at_points_of(found, image, net) for found, image in zip(halves, pixels, strict=True)]
     here, there = (torch.cat(side) for side in zip(*pairs, strict=True))
     assert torch.allclose(here.mean(0), there.mean(0), atol=1e-9)
@@ -218,7 +233,7 @@ def test_a_heavy_ridge_keeps_the_weights():
 # a first-order reading of many neighbours blurs, which gains can undo
 BLURRED = {"order": 1}
 CASES = [
-    (Small, 2, 12, 144, None, 0.5), (Small, 2, 12, 144, 0.1, 0.5), (Line, 1, 32, 64, None, 0.95), (Volume, 3, 8, 512, None, 0.5),
+    (Small, 2, 12, 144, None, 0.5), (Small, 2, 12, 144, 0.1, 0.5), (Volume, 3, 8, 512, None, 0.5),
     (Volume, 3, 8, 512, 0.1, 0.5), (Dense, 2, 12, 144, 0.1, 0.95),
 ]  # fmt: skip
 
@@ -237,13 +252,14 @@ def test_outputs_come_nearer_to_the_discrete_network_on_other_fields_and_points(
 
 def test_shuffled_targets_do_not_help(monkeypatch):
     """Negative control: the gain comes from what the network says of the same fields."""
-    net, points = net_of(**BLURRED, neighbors=12), drawn(sobol, 144)
+    net, points = net_of(**BLURRED), drawn(sobol, 144)
     fields, others = waves(SQUARE, 2, 48, 0, highest=3), waves(SQUARE, 2, 32, 1, highest=3)
-    before = error(net, others, points)
+    calibrate(net, fields, points, ridge=1e-3)
+    honest = error(net, others, points)
     pairs = Calls.pairs
     monkeypatch.setattr(Calls, "pairs", lambda self, dim: ((x, y.roll(1, 0), w) for x, y, w in pairs(self, dim)))
     calibrate(net, fields, points, ridge=1e-3)
-    assert error(net, others, points) > before
+    assert error(net, others, points) > max(0.9, 2 * honest)  # no better than a constant
 
 
 def test_a_layer_that_is_called_twice_is_left_alone():

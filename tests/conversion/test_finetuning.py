@@ -47,7 +47,8 @@ def net_of(module: type[nn.Module] = Classifier):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         module = module()
-    return convert(module.eval(), SQUARE, 8, order=1, neighbors=12)  # a reading that blurs, which training can undo
+    # maps on points, by a reading that blurs, which training can undo
+    return convert(module.eval(), SQUARE, 8, order=1, neighbors=12, levels="points", oversampling=1.0, reader="polynomials")
 
 
 def chance(seed: int = 0) -> torch.Generator:
