@@ -37,7 +37,7 @@ def start(tmp_path):
 def settings(start, out, **more):
     return {"model": {"init": str(start)}, "points": {"n": 144, "pool": 2}, "data": {"batch_size": 12},
             "optimizer": {"steps": 12, "lr": 0.02}, **more,
-            "run": {"out": str(out), "device": "cpu", "log_every": 1}}  # fmt: skip
+            "run": {"out": str(out), "device": "cpu", "log_every": 1, "eval_every": 0, "checkpoint_every": 5}}  # fmt: skip
 
 
 def test_a_converted_net_is_fine_tuned(start, tmp_path):
