@@ -279,17 +279,26 @@ def test_a_layer_that_is_called_twice_is_left_alone():
 
 def test_points_take_the_copy_of_their_sampler_nearest_in_number():
     net, fields = net_of(), waves(SQUARE, 2, 16, 0)
-    calibrate(net, fields, [drawn(lattice, 64), drawn(lattice, 256), drawn(sobol, 100)])
-    small, large, random = net.adapted
+    calibrate(net, fields, [drawn(lattice, 64), drawn(lattice, 256), drawn(sobol, 256)])
+    small, large, scattered = net.adapted
     assert net.network_for(drawn(lattice, 32)) is small
-    assert net.network_for(drawn(lattice, 200)) is large
-    assert net.network_for(drawn(sobol, 140)) is random
-    assert net.network_for(drawn(sobol, 10)) is random
-    assert net.network_for(drawn(lattice, 512)) is net.network  # more points than weights were adapted to: smaller errors
-    assert net.network_for(drawn(halton, 64)) is net.network
-    assert net.network_for(grid(SQUARE, 144)) is net.network
+    assert net.network_for(drawn(lattice, 512)) is large
+    assert net.network_for(drawn(sobol, 1000)) is scattered
+    assert net.network_for(drawn(halton, 200)) is scattered
+    assert net.network_for(drawn(halton, 60)) is small
+    assert net.network_for(grid(SQUARE, 144)) is net.network  # the pixels
+    assert net.network_for(grid(SQUARE, 100)) is net.network
     calibrate(net, fields, drawn(lattice, 64, seed=5))
     assert len(net.adapted) == 3  # a kind is adapted anew, not twice
+
+
+def test_where_maps_live_on_grids_few_points_serve_no_many():
+    net, fields = net_of(levels="grids"), waves(SQUARE, 2, 16, 0)
+    calibrate(net, fields, [drawn(lattice, 64), drawn(lattice, 256)])
+    small, large = net.adapted
+    assert net.network_for(drawn(lattice, 32)) is small and net.network_for(drawn(lattice, 128)) is large
+    assert net.network_for(drawn(lattice, 512)) is net.network
+    assert net.network_for(drawn(halton, 256)) is net.network
 
 
 def test_the_same_fields_give_the_same_weights():

@@ -12,7 +12,7 @@ from torch import nn
 from inrbridge.discretization import Discretization
 from inrbridge.models.converted.program import Program
 
-MOST = 2**0.5  # times the points that weights were adapted to, up to which they serve
+MOST = 2**0.5  # times the points that weights were adapted to, up to which they serve where errors are small
 _WITH_BIAS = ("Conv", "Linear")  # beginnings of the names of modules that can be given one
 
 
@@ -33,14 +33,28 @@ class PointKind:
         return asdict(self)
 
 
-def nearest_kind(kinds: Sequence[PointKind], wanted: PointKind) -> int | None:
-    """Return the place of the kind that suits points best: of the same sampler, and nearest in the number of points, by ratio.
+def nearest_kind(kinds: Sequence[PointKind], wanted: PointKind, errs_little: bool) -> int | None:
+    """Return the place of the kind that suits points best, None where the network's own weights do.
 
-    None where no kind is of that sampler, since weights make up for the errors of one sampler; and where even the nearest has
-    far fewer points: with more points errors are smaller, and the network's own weights measure better.
+    First come kinds of the same sampler, then the nearest in the number of points, by ratio.
+
+    Args:
+        errs_little: the network only reads its input from points. What weights then make up for is small, falls quickly with
+            more points, and is not that of another sampler: kinds of others, or with far fewer points, measured worse than no
+            kind. Else all maps live on points, and any kind of scattered points measured better than none.
     """
-    enough = [place for place, kind in enumerate(kinds) if kind.sampler == wanted.sampler and wanted.points <= MOST * kind.points]
-    return min(enough, key=lambda place: abs(math.log(kinds[place].points / wanted.points)), default=None)
+
+    def unlikeness(place: int) -> tuple:
+        kind = kinds[place]
+        # of two others, the one that is no lattice: those are more regular than any other scattered points
+        return kind.sampler != wanted.sampler, abs(math.log(kind.points / wanted.points)), kind.sampler == "lattice"
+
+    suited = range(len(kinds))
+    if errs_little:
+        suited = [i for i in suited if kinds[i].sampler == wanted.sampler and wanted.points <= MOST * kinds[i].points]
+    elif wanted.sampler == "grid":
+        suited = [i for i in suited if kinds[i].sampler == "grid"]
+    return min(suited, key=unlikeness, default=None)
 
 
 def build_copy(program: Program) -> nn.Module:

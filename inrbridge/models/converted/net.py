@@ -75,8 +75,8 @@ class Converted:
 
     def network_for(self, points: Discretization) -> nn.Module:
         """Return the network whose weights suit points: on the pixel grid always the discrete network itself."""
-        place = None if self.placement.is_pixel_grid(points) else nearest_kind(self.adapted_to, PointKind.of(points))
-        return self.network if place is None else self.adapted[place]
+        place = nearest_kind(self.adapted_to, PointKind.of(points), self.placement.levels == "grids")
+        return self.network if place is None or self.placement.is_pixel_grid(points) else self.adapted[place]
 
     def adapt(self, kind: PointKind) -> nn.Module:
         """Return the copy of the network for points of a kind, with the network's own weights if it is new."""
@@ -166,7 +166,7 @@ _DOC = """
         own_grids: shapes of the levels that live on their own grids in any case: a step is bound to their pixels.
         adapted: kinds of points {"sampler", "points"} for which there are copies of the network with weights of their own
             (`inrbridge.conversion.calibrate`, `finetune`). Points take the copy of their sampler that is nearest in
-            number, unless that has far fewer; all others the network itself.
+            number; where all maps live on grids only if that has not far fewer, else the network itself.
 """
 
 
