@@ -69,7 +69,7 @@ def draw(sampler: str, points: int, seed: int) -> Discretization:
 def build(task, rule: str, args):
     """The converted net."""
     return convert(task.module, BOX, task.resolution, kernel=rule, oversampling=args.oversampling, levels=args.levels,
-                   neighbors=args.neighbors)  # fmt: skip
+                   neighbors=args.neighbors, reader=args.reader)  # fmt: skip
 
 
 def adapt(net, stage: str, task, args) -> None:
@@ -86,7 +86,7 @@ def adapt(net, stage: str, task, args) -> None:
 def placing(net) -> dict:
     """Where the feature maps of a converted net live, and how they are read between their points."""
     p = net.placement
-    return {"levels": p.levels, "oversampling": p.oversampling, "neighbors": net.reading.neighbors}
+    return {"levels": p.levels, "oversampling": p.oversampling, "neighbors": net.reading.neighbors, "reader": net.reading.reader}
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def time_batches(name: str, args, report) -> None:
     for sampler, rule, options in itertools.product(args.sampler, args.rule, settings):
         if rule == "spline" and options["levels"] == "grids":
             continue
-        net = convert(task.module, BOX, task.resolution, kernel=rule, neighbors=args.neighbors, **options)
+        net = convert(task.module, BOX, task.resolution, kernel=rule, neighbors=args.neighbors, reader=args.reader, **options)
         points = draw(sampler, args.points, args.seed)
         sampled = Sampled(points, task.values(some, points.points))
         started = time.perf_counter()
@@ -208,6 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--oversampling", type=float, default=4.0)
     parser.add_argument("--levels", help="where feature maps live: points, inner-grids or grids, as of `convert`")
     parser.add_argument("--neighbors", type=int)
+    parser.add_argument("--reader", help="how fields are read onto pixels: pixels or polynomials, as of `convert`")
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--time", action="store_true", help="measure the time of a batch instead")
