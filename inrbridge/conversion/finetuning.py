@@ -24,7 +24,7 @@ from inrbridge.sampling.fixed import named_sampler
 
 
 def finetune(net: Converted, fields: Fields, discretization: Discretization, *, generator: torch.Generator, steps: int = 200,
-             batch_size: int = 32, lr: float = 3e-4, pool: int = 8, labels: Sequence[int] | Tensor | None = None,
+             batch_size: int = 32, lr: float = 2e-4, pool: int = 8, labels: Sequence[int] | Tensor | None = None,
              label_weight: float = 0.1, show=None) -> list[float]:  # fmt: skip
     """Train the copy of a converted net that serves points of one kind, in place. On the pixel grid the net stays what it was.
 
