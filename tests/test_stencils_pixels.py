@@ -9,6 +9,7 @@ import torch
 from inrbridge import Box, GridField
 from inrbridge.sampling import grid, lattice, sobol
 from inrbridge.stencils import Pixels, Reconstruct, build_stencil
+from inrbridge.stencils import pixels as module
 from inrbridge.stencils.pixels import LENGTH, REACH, pixels_at
 
 BOX = Box.centered(2)
@@ -147,3 +148,15 @@ def test_a_fading_border_is_that_of_an_image_with_zeros_around():
 
     assert along("fading") == pytest.approx([1, 1, 1, 0.75, 0.5, 0.25, 0, 0, 0], abs=1e-6)
     assert along("zeros") == pytest.approx([1, 1, 1, 1, 1, 0, 0, 0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [20, 144, 400])
+def test_windows_as_small_as_they_can_be_give_what_the_largest_gives(count, monkeypatch):
+    points = sobol(BOX, count, torch.Generator().manual_seed(3), dtype=torch.float64).points.numpy()
+    coords = np.random.default_rng(0).uniform(-1, 1, (60, 2))
+    small = weights(points, coords)
+    reaches = module._reaches
+    monkeypatch.setattr(module, "_reaches", lambda places, queries: np.full(len(queries), REACH))
+    np.testing.assert_allclose(small, weights(points, coords), atol=1e-10)
+    monkeypatch.setattr(module, "_reaches", lambda places, queries: np.maximum(reaches(places, queries) - 2, 0))
+    assert abs(small - weights(points, coords)).max() > 1e-4  # a window that leaves some out
