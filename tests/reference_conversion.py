@@ -36,7 +36,9 @@ def converted(module: nn.Module, images: Tensor, **options) -> Converted:
     resolution = tuple(images.shape[2:])
     sides = [1.0 + 0.5 * axis for axis in range(len(resolution))]
     domain = Box(tuple(0.3 - side for side in sides), (0.3,) * len(sides))
-    return convert(module, domain, resolution, in_channels=images.shape[1], **{"levels": "points", **options})
+    return convert(
+        module, domain, resolution, in_channels=images.shape[1], **{"levels": "points", "reader": "polynomials", **options}
+    )
 
 
 def on_bare_pixels(net: Converted, images: Tensor, shift: float = 0.0) -> Tensor:

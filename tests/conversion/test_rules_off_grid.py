@@ -15,6 +15,7 @@ from inrbridge.sampling import lattice, sobol, uniform
 
 DOMAIN, RESOLUTION = Box((0.5, -1.0), (1.5, 1.0)), (24, 40)
 DOUBLE = {"dtype": torch.float64}
+POINTS = {"levels": "points", "reader": "polynomials"}
 
 
 def terms(points, degree=2):
@@ -49,7 +50,7 @@ def inside(points, domain, margin):
 def assert_same_polynomial(module, points, resolution, margin, degree=2, channels=2):
     """What the network makes of a polynomial on pixels is a polynomial away from the border: it must be the same on points."""
     domain, d = points.domain, len(resolution)
-    net = convert(module.double().eval(), domain, resolution, in_channels=channels, levels="points")
+    net = convert(module.double().eval(), domain, resolution, in_channels=channels, **POINTS)
     f = polynomial(channels, degree, d)
     pixels = net._own
     on_pixels = net.features(Sampled(pixels, f(pixels.points)[None]))
@@ -141,7 +142,7 @@ def test_order_1_does_not_see_quadratic_fields():
     torch.manual_seed(0)
     module, points = nn.Conv2d(2, 3, 3, padding=1).double(), sobol(DOMAIN, 1024, torch.Generator().manual_seed(1), **DOUBLE)
     values = polynomial(2, 2, 2)(points.points)[None]
-    exact, coarse = (convert(module, DOMAIN, RESOLUTION, order=order, levels="points") for order in (2, 1))
+    exact, coarse = (convert(module, DOMAIN, RESOLUTION, order=order, **POINTS) for order in (2, 1))
     kept = inside(points.points, DOMAIN, 0.23)
     difference = (exact.features(Sampled(points, values)).values - coarse.features(Sampled(points, values)).values)[0, kept]
     assert difference.abs().max() > 1e-4
@@ -154,7 +155,7 @@ def test_a_torus_and_circular_padding_have_no_edge(mode):
     layers = (nn.Conv2d(c, 2, 3, padding=1, padding_mode=mode) for c in (1, 2))
     module = nn.Sequential(next(layers), nn.Tanh(), next(layers))
     domain = Torus((1.0, 1.0)) if mode == "circular" else Box.unit(2)
-    net = convert(module.double().eval(), domain, 16, levels="points")
+    net = convert(module.double().eval(), domain, 16, **POINTS)
     points = bare(lattice(domain, 256, **DOUBLE))
     shift = torch.tensor([0.31, 0.17], **DOUBLE)
     moved = Discretization((points.points + shift) % 1, points.weights, domain)
@@ -190,7 +191,7 @@ def test_integrals_are_weighted(name):
     """Crowded points give nearly what many even ones give; without their weights they do not."""
     torch.manual_seed(0)
     domain = Box.unit(2)
-    net = convert(INTEGRALS[name]().double().train(), domain, 32, in_channels=1, levels="points")
+    net = convert(INTEGRALS[name]().double().train(), domain, 32, in_channels=1, **POINTS)
     field = FunctionField(lambda x: torch.sin(3 * x[..., :1]) + 2 * x[..., 1:] * x[..., :1], domain, 1)
     points = crowded(domain, 2048)
     equal = Discretization(points.points, torch.full_like(points.weights, points.weights.mean()), domain)
@@ -218,7 +219,7 @@ class EveryKind(nn.Module):
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_with_respect_to_values_and_weights(training):
     torch.manual_seed(0)
-    net = convert(EveryKind().double().train(training), Box.unit(2), 6, levels="points")
+    net = convert(EveryKind().double().train(training), Box.unit(2), 6, **POINTS)
     points = sobol(net.domain, 48, torch.Generator().manual_seed(1), **DOUBLE)
     values = torch.randn(2, 48, 1, **DOUBLE, requires_grad=True)
     names = [name for name, _ in net.named_parameters()]
@@ -240,10 +241,10 @@ def test_it_is_deterministic_and_follows_the_dtype_of_the_net():
     field = FunctionField(lambda x: torch.sin(3 * x[..., :1]) * x[..., 1:], Box.unit(2), 1)
     points = uniform(field.domain, 300, torch.Generator().manual_seed(3))
     for dtype in (torch.float32, torch.float64):
-        net = convert(module.to(dtype), field.domain, 8, levels="points")
-        first, again = net(field, points), convert(module, field.domain, 8, levels="points")(field, points)
+        net = convert(module.to(dtype), field.domain, 8, **POINTS)
+        first, again = net(field, points), convert(module, field.domain, 8, **POINTS)(field, points)
         assert first.dtype == dtype and torch.equal(first, again)
-    single = convert(module.float(), field.domain, 8, levels="points")(field, points)
+    single = convert(module.float(), field.domain, 8, **POINTS)(field, points)
     torch.testing.assert_close(single.double(), first, atol=1e-4, rtol=1e-4)
     assert single.dtype == torch.float32
 
@@ -253,7 +254,7 @@ def test_maps_of_one_pixel_are_plain_and_sit_in_the_middle():
     """A kernel as large as its map has one place, whatever points are given."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 3, 4, stride=2, padding=1), nn.Conv2d(3, 5, 4), nn.Flatten())
-    net = convert(module.double().eval(), Box.unit(2), 8, levels="points")
+    net = convert(module.double().eval(), Box.unit(2), 8, **POINTS)
     field = FunctionField(lambda x: x[..., :1] ** 2 - x[..., 1:], net.domain, 1)
     wanted = module(field(net._own.points).T.reshape(1, 1, 8, 8))
     found = net(field, lattice(net.domain, 256, **DOUBLE))
