@@ -5,7 +5,7 @@ import torch
 
 from inrbridge.domains import Box, Torus
 from inrbridge.errors import ShapeMismatch
-from inrbridge.models.converted import Places, Placement, checked_resolution
+from inrbridge.models.converted import Placement, Places, checked_resolution
 from inrbridge.sampling import grid, lattice, sobol
 
 BOX = Box((0.0, 0.0), (8.0, 8.0))  # 8 pixels of side 1
