@@ -88,7 +88,8 @@ class Located:
         """
         if not self.level.on_grid:
             raise NeedsGrid(self.level, "it is bound to the pixels of a grid")
-        return self.values if self.tokens else self.values.unflatten(self.axis, self.level.shape)
+        values = self.values.contiguous()  # as the discrete network has it, which may call view()
+        return values if self.tokens else values.unflatten(self.axis, self.level.shape)
 
 
 def feature_map(sampled: Sampled, level: Level) -> Located:

@@ -95,13 +95,15 @@ class Converted:
         """Run the program: on the pixel grid the discrete network, elsewhere its meaning on points."""
         points = sampled.discretization
         if self.placement.is_pixel_grid(points):
-            image = sampled.values.transpose(1, 2).unflatten(2, self.resolution)
+            image = sampled.values.transpose(1, 2).contiguous().unflatten(2, self.resolution)
             return run_on_grid(self.program, self.network, image)
         if points.domain != self.domain:
             raise ShapeMismatch(f"Got samples on {points.domain}, expected {self.domain}; align the fields first.")
         places = Places.on(points, self.placement)
         if places.all_grids:  # nothing lives on points but the input
-            image = read_input(self.reading, sampled, places.root()).values.transpose(1, 2).unflatten(2, self.resolution)
+            image = (
+                read_input(self.reading, sampled, places.root()).values.transpose(1, 2).contiguous().unflatten(2, self.resolution)
+            )
             return run_on_grid(self.program, self.network_for(points), image)
         return self.run_at(sampled, places)
 
