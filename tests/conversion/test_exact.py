@@ -21,7 +21,7 @@ def test_on_the_grid_and_on_bare_pixels_it_is_the_discrete_network(name):
     factory, channels, resolution = FAMILIES[name]
     module = factory().double()
     images = images_of(channels, resolution)
-    net, wanted = converted(module, images), module(images)
+    net, wanted = converted(module, images, reader=None), module(images)  # the reader that a user gets
     assert wanted.std() > 1e-3
     assert_equal(on_grid(net, images), wanted)
     assert_equal(on_bare_pixels(net, images), wanted, wanted.abs().max())
