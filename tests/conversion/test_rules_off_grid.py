@@ -260,3 +260,28 @@ def test_maps_of_one_pixel_are_plain_and_sit_in_the_middle():
     found = net(field, lattice(net.domain, 256, **DOUBLE))
     assert (found - wanted).abs().max() < 0.1 * wanted.std()
     assert not isinstance(net.run(net.sample(field, lattice(net.domain, 256, **DOUBLE))), Located)
+
+
+class Attending(nn.Module):
+    """Tokens of a map attend to each other; with `looks` the weights are used beside what they give."""
+
+    def __init__(self, looks: bool):
+        super().__init__()
+        self.lift, self.attention, self.looks = nn.Conv2d(1, 4, 3, 2, 1), nn.MultiheadAttention(4, 2, batch_first=True), looks
+
+    def forward(self, x):
+        tokens = self.lift(x).flatten(2).transpose(1, 2)
+        out, weights = self.attention(tokens, tokens, tokens)
+        return (weights @ out if self.looks else out).mean(1)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@torch.no_grad()
+def test_who_looks_at_attention_weights_needs_the_grid(looks):
+    torch.manual_seed(0)
+    module, images = Attending(looks).double().eval(), torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    net = convert(module, Box.centered(2), 8, levels="points")
+    assert net.options["own_grids"] == ([[4, 4]] if looks else [])
+    assert torch.equal(net(images), module(images))
+    points = sobol(net.domain, 100, torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert bool(net(Sampled(points, torch.randn(2, 100, 1, dtype=torch.float64))).isfinite().all())

@@ -29,6 +29,14 @@ class Padding:
 
 
 @dataclass(frozen=True, eq=False)
+class Withheld:
+    """A result that points do not have, in place of one that the discrete network may never look at."""
+
+    level: Level
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
 class Located:
     """A tensor of the discrete net whose spatial axes are one axis of points.
 

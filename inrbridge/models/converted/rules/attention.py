@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from inrbridge.models.converted.located import Located, NeedsGrid
+from inrbridge.models.converted.located import Located, NeedsGrid, Withheld
 from inrbridge.models.converted.rules.table import Run, rule
 from inrbridge.nn.weights import has_equal_weights
 
@@ -72,10 +72,12 @@ def _multihead(run: Run, module, query, key, value, key_padding_mask=None, need_
         raise NeedsGrid(level, "its attention has a mask, or tokens that are no points")
     if any((not x.tokens and x.spread > 1) or x.axis != axis or x.values.ndim != 3 for x in tokens):
         raise NeedsGrid(query.level, "it attends over other axes than the pixels")
+    if need_weights and query.level.on_grid:
+        raise NeedsGrid(query.level, "there its attention weights are torch's")
     if module.bias_k is not None or module.add_zero_attn:
         raise NeedsGrid(key.level, "it adds keys that are no points")
     mask = _log_weights(key, query.values)
     if mask is not None:
         mask = mask.expand(query.values.shape[axis], -1)
     values = module(query.values, key.values, value.values, attn_mask=mask, need_weights=False)[0]
-    return query.with_values(values), None
+    return query.with_values(values), Withheld(query.level, "its attention weights are asked for") if need_weights else None

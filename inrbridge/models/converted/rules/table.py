@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from inrbridge.models.converted.levels import Lengths, Level, Places
-from inrbridge.models.converted.located import Located, NeedsGrid
+from inrbridge.models.converted.located import Located, NeedsGrid, Withheld
 from inrbridge.models.converted.program import Step
 from inrbridge.stencils import Pixels, Reconstruct
 from inrbridge.stencils.nodes import Offsets
@@ -83,7 +83,9 @@ def apply_on_points(run: Run, step: Step, operation: Callable, args: list, kwarg
     Raises:
         NeedsGrid: there is no rule, and a level of the inputs does not live on its grid.
     """
-    located = list(_located((args, kwargs)))
+    for missing in _all(Withheld, [args, kwargs]) if operation is not operator.getitem else ():
+        raise NeedsGrid(missing.level, missing.why, step.line)
+    located = list(_all(Located, [args, kwargs]))
     if not located or (operation is operator.getitem and not isinstance(args[0], Located)):  # of a tuple
         return operation(*args, **kwargs)
     name = {"module": type(operation).__name__, "method": f".{step.target}"}.get(step.kind, step.target)
@@ -123,14 +125,13 @@ def _plain_if_one(x: Located) -> Located | Tensor:
     return x.on_grid() if x.level.size == 1 and x.padding is None else x
 
 
-def _located(value) -> Iterator[Located]:
-    if isinstance(value, Located):
+def _all(kind: type, value) -> Iterator:
+    """Those of a kind among arguments, in lists, tuples and dictionaries too."""
+    if isinstance(value, kind):
         yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _located(part)
-    elif isinstance(value, dict):
-        yield from _located(list(value.values()))
+    elif isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _all(kind, part)
 
 
 def _map(value, change: Callable[[Located], object]):
