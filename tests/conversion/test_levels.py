@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
+from inrbridge import convert
 from inrbridge.domains import Box, Torus
-from inrbridge.errors import ShapeMismatch
+from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.models.converted import Placement, Places, checked_resolution
 from inrbridge.sampling import grid, lattice, sobol
 
@@ -121,3 +123,25 @@ def test_resolutions():
     for wrong in ([8], [8, 8, 8], 0):
         with pytest.raises(ShapeMismatch, match="expected 2 sizes"):
             checked_resolution(BOX, wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"levels": "grid"}, 'levels "grid" .* one of: points, inner-grids, grids'),
+        ({"kernel": "bspline"}, 'kernel "bspline"'),
+        ({"kernel": "spline", "levels": "grids"}, "kernels stay discrete"),
+        ({"oversampling": 0.5}, "oversampling 0.5"),
+        ({"reader": "cubic"}, 'reader "cubic"'),
+    ],
+)
+def test_options_that_do_not_fit(options, said):
+    with pytest.raises(ConfigError, match=said):
+        convert(nn.Conv2d(1, 1, 3), BOX, 8, **options)
+
+
+def test_the_model_of_pixels_is_for_boxes_of_up_to_two_dimensions():
+    for domain, layer in ((Torus((8.0, 8.0)), nn.Conv2d(1, 1, 3)), (Box.unit(3), nn.Conv3d(1, 1, 3))):
+        assert convert(layer, domain, 8).reading.reader == "polynomials"
+        with pytest.raises(ConfigError, match=r'expected "polynomials", or "pixels" on a Box'):
+            convert(layer, domain, 8, reader="pixels")

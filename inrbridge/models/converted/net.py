@@ -45,10 +45,13 @@ class Converted:
         super().__init__(domain, in_channels, classes, math.prod(shape), options, **width)
         if self.kind == "dense":
             self.head = nn.Identity()  # the network's own last layers made the values
-        if reader is None:
-            reader = "pixels" if isinstance(domain, Box) and domain.dim <= MAX_DIM else "polynomials"
-        elif reader not in ("pixels", "polynomials"):
-            raise ConfigError(f'Got reader "{reader}" for a converted net, expected "pixels" or "polynomials".')
+        has_model = isinstance(domain, Box) and domain.dim <= MAX_DIM
+        if reader not in (None, "pixels", "polynomials") or (reader == "pixels" and not has_model):
+            raise ConfigError(
+                f'Got reader "{reader}" for a converted net on {domain}, expected "polynomials", or "pixels" on a Box of up to '
+                f"{MAX_DIM} dimensions."
+            )
+        reader = reader or ("pixels" if has_model else "polynomials")
         if kernel not in ("reconstruct", "spline"):
             raise ConfigError(f'Got kernel "{kernel}" for a converted net, expected "reconstruct" or "spline".')
         if levels not in LEVELS:
@@ -159,12 +162,12 @@ _DOC = """
     Args:
         program: of `inrbridge.convert`. resolution: pixels along each axis.
         kernel: "reconstruct": discrete kernels act on the field at their nodes; "spline": the paper's B-spline surfaces.
-        order, neighbors: of the moving least squares that read a field between its points.
+        order: of the polynomials. neighbors: points for one reading; None: as measured best.
         oversampling: points of coarser levels for each one that the grid would keep, up to the number given.
         levels: where feature maps live. "points": on the given points, coarser ones on a part of them; "inner-grids": all but
             those of the first level on grids of their own; "grids": these too, onto which fields are read, as by `nn.Resample`.
-        reader: how fields are read onto the pixels of the first level, where that lives on its grid. "pixels": by a model of the
-            image between its pixels (`stencils.Pixels`; boxes of 1 and 2 dimensions); "polynomials": moving least squares.
+        reader: how fields and maps are read between their points. "pixels": by a model of an image between its pixels
+            (`stencils.Pixels`; boxes of 1 and 2 dimensions, there the default); "polynomials": moving least squares.
         own_grids: shapes of the levels that live on their own grids in any case: a step is bound to their pixels.
         adapted: kinds of points {"sampler", "points"} for which there are copies of the network with weights of their own
             (`inrbridge.conversion.calibrate`, `finetune`). Points take the copy of their sampler that is nearest in
