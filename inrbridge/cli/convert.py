@@ -53,6 +53,11 @@ def add_arguments(parser) -> None:
         choices=["points", "inner-grids", "grids"],
         help="where feature maps live: on given points, all but the first on grids, all on grids (default)",
     )
+    points.add_argument(
+        "--reader",
+        choices=["pixels", "polynomials"],
+        help="what a field is between its points: an image between its pixels (default in 1 and 2 dimensions), or polynomials",
+    )
     adapting = parser.add_argument_group("adapting it to such points, in one pass over fields without labels")
     adapting.add_argument("--calibrate", metavar="PATH", nargs="+", help="a store, images or field files of the kind it is for")
     adapting.add_argument("--calibrate-fields", metavar="N", type=count, default=256, help="how many of them (default 256)")
@@ -77,7 +82,7 @@ def run(args) -> None:
     out, shape = free_folder(args), resolution(args.resolution)
     domain, channels = domain_of(args.domain, len(shape)), channels_of(args.channels, len(shape))
     module = network(args, len(shape))
-    options = {name: getattr(args, name) for name in ("kernel", "order", "neighbors", "oversampling", "levels")}
+    options = {name: getattr(args, name) for name in ("kernel", "order", "neighbors", "oversampling", "levels", "reader")}
     net = convert(module, domain, shape, in_channels=len(channels) if channels else None, **options)
     channels = channels or channels_of(str(net.in_channels), len(shape))
     class_names = names_of(args.classes)
@@ -156,8 +161,8 @@ def command_line(args) -> str:
     """Return the command as the user may repeat it."""
     words = ["inrbridge", "convert", args.model, "--arch", args.arch, "--resolution", args.resolution, "-o", args.out]
     for name in ("arch_options", "channels", "classes", "domain", "mean", "std", "activation", "kernel", "order", "neighbors",
-                 "oversampling", "levels", "calibrate", "calibrate_fields", "calibrate_split", "sampler", "points", "ridge",
-                 "prefix", "ignore"):  # fmt: skip
+                 "oversampling", "levels", "reader", "calibrate", "calibrate_fields", "calibrate_split", "sampler", "points",
+                 "ridge", "prefix", "ignore"):  # fmt: skip
         value, usual = getattr(args, name), USUAL.get(name)
         if value not in (usual, None, []):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]

@@ -173,11 +173,13 @@ def test_it_tells_what_was_converted(here, tmp_path, capsys):
     levels = {tuple(level["shape"]): level for level in facts["levels"]}
     assert levels[8, 8]["why"] == "" and levels[4, 4]["why"] and "stranger_nets.py" in levels[4, 4]["line"]
     assert facts["difference_on_grid"] < 1e-6 and facts["classes"] == ["0", "1", "2"]
-    assert main([*words, "-o", str(tmp_path / "b"), "--levels", "inner-grids", "--kernel", "spline", "--channels", "r,g,b"]) == 0
+    words += ["--levels", "inner-grids", "--reader", "polynomials", "--kernel", "spline", "--channels", "r,g,b"]
+    assert main([*words, "-o", str(tmp_path / "b")]) == 0
     out = capsys.readouterr().out
     assert "level 4x4" in out and "own grid" in out and "next: inrbridge eval" in out
     net = load_model(tmp_path / "b")
-    assert (net.options["levels"], net.options["kernel"], net.card.channels[0]) == ("inner-grids", "spline", "red")
+    assert (net.options["levels"], net.options["reader"], net.options["kernel"]) == ("inner-grids", "polynomials", "spline")
+    assert net.card.channels[0] == "red" and "--reader polynomials" in net.card.command
 
 
 def test_it_is_calibrated_for_points(here, converted, tmp_path, capsys):
