@@ -24,7 +24,7 @@ from inrbridge.models.converted.rules.through_grid import read_input
 from inrbridge.models.dense import DenseNet
 from inrbridge.models.net import INRNet
 from inrbridge.nn import Sampled
-from inrbridge.sampling import lattice
+from inrbridge.sampling import grid, lattice
 from inrbridge.stencils.pixels import MAX_DIM
 
 LEVELS = ("points", "inner-grids", "grids")
@@ -67,9 +67,7 @@ class Converted:
         self.network = self.program.build()
         self.adapted = nn.ModuleList(build_copy(self.program) for _ in adapted)
         with torch.device("cpu"):  # in float64, so that fields are seen where they are in any dtype
-            like = Discretization(torch.zeros(1, self.domain.dim, dtype=torch.float64), torch.ones(1), self.domain)
-            p = self.placement
-            self._own = grid_points(p.resolution, p.first, p.spacing, self.domain, like)
+            self._own = grid(self.domain, shape, dtype=torch.float64)
 
     @property
     def adapted_to(self) -> list[PointKind]:
@@ -140,16 +138,16 @@ class Converted:
             )
         fields = fields.to(own_tensor(self.network))
         shape = tuple(fields.shape[2:])
-        points = (self._own if shape == self.resolution else self._grid(shape)).to(fields)
+        points = self._grid(shape).to(fields)
         return Sampled(points, fields.flatten(2).transpose(1, 2))
 
     def _grid(self, shape: tuple[int, ...]) -> Discretization:
-        """The cells of another shape, the same object at each call."""
+        """The domain cut into cells of a shape, the same object at each call."""
+        if shape == self.resolution:
+            return self._own
         key = ("grid", shape)
         if key not in self._own.cache:
-            step = tuple(length / n for length, n in zip(self.domain.lengths, shape, strict=True))
-            start = tuple(low + h / 2 for low, h in zip(self.domain.bounds[0], step, strict=True))
-            self._own.cache[key] = grid_points(shape, start, step, self.domain, self._own)
+            self._own.cache[key] = grid(self.domain, shape, dtype=torch.float64)
         return self._own.cache[key]
 
 
@@ -235,12 +233,10 @@ class ConvertedDenseNet(Converted, DenseNet):
         if key not in self._own.cache:
             level = self._levels().get(shape)
             if level is not None:
-                start, step, part = level.start, level.step, level.points.domain
+                found = grid_points(shape, level.start, level.step, level.points.domain, self._own)
             else:  # made by steps that know pixels alone: its cells share the domain
-                part = self.domain
-                step = tuple(length / n for length, n in zip(part.lengths, shape, strict=True))
-                start = tuple(low + h / 2 for low, h in zip(part.bounds[0], step, strict=True))
-            self._own.cache[key] = grid_points(shape, start, step, part, self._own)
+                found = self._grid(shape)
+            self._own.cache[key] = found
         return self._own.cache[key]
 
     @torch.no_grad()

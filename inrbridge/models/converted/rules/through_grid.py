@@ -51,21 +51,21 @@ def rasterize(run: Run, x: Located) -> Tensor:
     """Return the discrete tensor (.., *shape, ..) that a Located stands for."""
     if x.level.on_grid:
         return x.on_grid()
-    before, after = x.values.shape[: x.axis], x.values.shape[x.axis + 1 :]
-    values = x.values.reshape(before.numel(), -1, after.numel())
-    values = read(run.reading, values, x.level, x.level.points, grid_of(x.level)).reshape(*before, -1, *after)
+    values = _read_along(run, x, x.level.points, grid_of(x.level))
     return values if x.tokens else values.unflatten(x.axis, x.level.shape)
 
 
 def locate(run: Run, image: Tensor, level: Level, axis: int = 2) -> Located:
     """Put a discrete tensor (.., *shape, ..) onto the points of its level."""
     x = from_grid(image, level, axis)
-    if level.on_grid:
-        return x
-    before, after = x.values.shape[:axis], x.values.shape[axis + 1 :]
+    return x if level.on_grid else x.with_values(_read_along(run, x, grid_of(level), level.points))
+
+
+def _read_along(run: Run, x: Located, source: Discretization, target: Discretization) -> Tensor:
+    """Read values that lie at the source along their axis of points (.., n, ..) at the target (.., m, ..)."""
+    before, after = x.values.shape[: x.axis], x.values.shape[x.axis + 1 :]
     values = x.values.reshape(before.numel(), -1, after.numel())
-    values = read(run.reading, values, level, grid_of(level), level.points)
-    return Located(values.reshape(*before, -1, *after), level, axis)
+    return read(run.reading, values, x.level, source, target).reshape(*before, -1, *after)
 
 
 def through_grid(run: Run, x: Located, operation: Callable[[Tensor], Tensor], keeps_size: bool = False) -> Located | Tensor:
