@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from inrbridge.ops.bilinear import apply_bilinear
-from inrbridge.ops.cpu import BinnedOperator, LocalOperator, SparseRows
+from inrbridge.ops.binned import BinnedOperator
+from inrbridge.ops.cpu import LocalOperator, SparseRows
 
 
 def _points_first(values: Tensor) -> Tensor:
