@@ -9,6 +9,7 @@ examples:
 
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -56,9 +57,13 @@ def machine() -> dict[str, str]:
     try:
         import torch
 
+        from inrbridge.compiled.building import describe
+
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         facts["cuda"] = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
         facts["threads"] = str(torch.get_num_threads())
+        facts["compiled kernels"] = describe()
+        facts["triton"] = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "none"
     except Exception:  # told above
         pass
     for name in ("INRBRIDGE_PLUGINS", "INRBRIDGE_STRICT"):

@@ -36,6 +36,14 @@ def library(name: str) -> ctypes.CDLL | None:
     return None if os.environ.get("INRBRIDGE_COMPILED") == "0" else _loaded(name)
 
 
+def describe() -> str:
+    """Say in a few words whether kernels can be compiled here, for reports."""
+    if os.environ.get("INRBRIDGE_COMPILED") == "0":
+        return "switched off by INRBRIDGE_COMPILED=0"
+    compiler = _compiler()
+    return f"by {compiler}, kept in {_cache()}" if compiler else "none, for want of a C++ compiler; plain torch does the same"
+
+
 @functools.cache
 def _loaded(name: str) -> ctypes.CDLL | None:
     compiler = _compiler()

@@ -85,6 +85,7 @@ def test_no_compiler_is_no_error(folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CXX", raising=False)
     assert building.library("kernel") is None
+    assert building.describe().startswith("none")
 
 
 def test_kernels_can_be_switched_off(folder, monkeypatch):
