@@ -8,7 +8,7 @@ import torch
 
 from inrbridge.domains import Ball, Box, Region, Sphere, Torus
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow, UnknownName
-from inrbridge.ops.cpu import SparseRows
+from inrbridge.ops.sparse import SparseRows
 from inrbridge.sampling import grid, lattice, points, sobol
 from inrbridge.stencils import (  # fmt: skip
     BORDERS,

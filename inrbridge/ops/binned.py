@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrbridge.ops.cpu import _matmul
+from inrbridge.ops.products import matmul
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class BinnedOperator:
         matrices = kernel.transpose(1, 2).contiguous()
         for k, pairs in self._bins():
             rows = values.index_select(0, self.source[pairs]) * self.weight[pairs, None, None]  # (p, b, c)
-            out.index_add_(0, self.target[pairs], _matmul(rows.flatten(0, 1), matrices[k]).view(*rows.shape[:2], -1))
+            out.index_add_(0, self.target[pairs], matmul(rows.flatten(0, 1), matrices[k]).view(*rows.shape[:2], -1))
         return out
 
     def values_gradient(self, kernel, cotangent):
@@ -57,7 +57,7 @@ class BinnedOperator:
         return cotangent.index_select(0, self.target[pairs]) * self.weight[pairs, None, None]  # (p, b, o)
 
     def _add_back(self, out: Tensor, flow: Tensor, matrix: Tensor, pairs: slice) -> None:
-        out.index_add_(0, self.source[pairs], _matmul(flow.flatten(0, 1), matrix).view(*flow.shape[:2], -1))
+        out.index_add_(0, self.source[pairs], matmul(flow.flatten(0, 1), matrix).view(*flow.shape[:2], -1))
 
     def _product(self, values: Tensor, flow: Tensor, pairs: slice) -> Tensor:
         return values.index_select(0, self.source[pairs]).flatten(0, 1).t() @ flow.flatten(0, 1)

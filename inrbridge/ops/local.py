@@ -12,7 +12,8 @@ from torch import Tensor
 
 from inrbridge.ops.bilinear import apply_bilinear
 from inrbridge.ops.binned import BinnedOperator
-from inrbridge.ops.cpu import LocalOperator, SparseRows
+from inrbridge.ops.plain import LocalOperator
+from inrbridge.ops.sparse import SparseRows
 
 
 def _points_first(values: Tensor) -> Tensor:

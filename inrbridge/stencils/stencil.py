@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization
-from inrbridge.ops.cpu import SparseRows
 from inrbridge.ops.local import local, local_binned
+from inrbridge.ops.sparse import SparseRows
 
 
 @dataclass(frozen=True, eq=False)

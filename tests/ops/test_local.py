@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inrbridge.domains import Box
-from inrbridge.ops import cpu
+from inrbridge.ops import plain
 from inrbridge.ops.reference import local_dense
 from inrbridge.sampling import sobol
 from inrbridge.stencils import Bins, Reconstruct, build_stencil, kernel_nodes
@@ -21,7 +21,7 @@ def stencil(generator):
 @pytest.mark.parametrize(("groups", "channels", "out"), [(1, 4, 6), (2, 4, 6), (4, 4, 4), (4, 4, 8)])
 @pytest.mark.parametrize("chunk", [1, 300, 1 << 18])
 def test_chunks_equal_the_dense_definition(stencil, generator, monkeypatch, groups, channels, out, chunk):
-    monkeypatch.setattr(cpu, "_CHUNK", chunk)
+    monkeypatch.setattr(plain, "_CHUNK", chunk)
     values = torch.randn(3, 60, channels, dtype=torch.float64, generator=generator)
     kernel = torch.randn(9, channels // groups, out, dtype=torch.float64, generator=generator)
     torch.testing.assert_close(stencil.apply(values, kernel, groups), local_dense(values, stencil.dense(), kernel, groups))
@@ -29,7 +29,7 @@ def test_chunks_equal_the_dense_definition(stencil, generator, monkeypatch, grou
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_of_the_chunks(stencil, generator, monkeypatch, groups):
-    monkeypatch.setattr(cpu, "_CHUNK", 500)
+    monkeypatch.setattr(plain, "_CHUNK", 500)
     values = torch.randn(2, 60, 2, dtype=torch.float64, generator=generator, requires_grad=True)
     kernel = torch.randn(9, 2 // groups, 2, dtype=torch.float64, generator=generator, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v, w: stencil.apply(v, w, groups), (values, kernel), fast_mode=True)

@@ -7,54 +7,15 @@ are still in cache. The gradients sum again instead of storing the nodes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+
+from inrbridge.ops.products import matmul
+from inrbridge.ops.sparse import SparseRows
 
 _CHUNK = 3 << 17  # elements of nodes at a time: 1.5 MiB in float32, about the second-level cache of one core
 _SLICE = 1 << 22  # elements of node gradients at a time
-
-
-class SparseRows(NamedTuple):
-    """A sparse matrix by rows: row r holds weights[offsets[r]:offsets[r + 1]] in columns[offsets[r]:offsets[r + 1]]."""
-
-    columns: Tensor  # (e,)
-    weights: Tensor  # (e,)
-    offsets: Tensor  # (rows + 1,)
-    edges: Tensor  # offsets again, on the CPU: chunks are cut without waiting for a device
-
-    @classmethod
-    def from_entries(cls, rows: Tensor, columns: Tensor, weights: Tensor, count: int) -> "SparseRows":
-        """Build it from entries in any order, all on the CPU."""
-        if not bool((rows[1:] >= rows[:-1]).all()):
-            order = rows.argsort(stable=True)
-            columns, weights = columns[order], weights[order]
-        offsets = torch.zeros(count + 1, dtype=torch.long)
-        torch.cumsum(torch.bincount(rows, minlength=count), 0, out=offsets[1:])
-        return cls(columns, weights, offsets, offsets)
-
-    def to(self, like: Tensor) -> "SparseRows":
-        """The same matrix on the device and in the dtype of a tensor."""
-        columns, offsets = self.columns.to(like.device), self.offsets.to(like.device)
-        return SparseRows(columns, self.weights.to(like), offsets, self.edges)
-
-    def times(self, table: Tensor, first: int, last: int) -> Tensor:
-        """Rows first to last of the product with a table (columns, v) -> (last - first, v)."""
-        start, stop = int(self.edges[first]), int(self.edges[last])
-        if start == stop:
-            return table.new_zeros(last - first, table.shape[1])
-        offsets = self.offsets[first : last + 1] - start
-        return embedding_bag(self.columns[start:stop], table, offsets, mode="sum",
-                             per_sample_weights=self.weights[start:stop], include_last_offset=True)  # fmt: skip
-
-
-def _matmul(rows: Tensor, transposed: Tensor) -> Tensor:
-    """rows (m, p) times the transpose of (q, p), by oneDNN where torch has it: MKL is slow at skinny float32 products on AMD."""
-    if rows.dtype == torch.float32 and rows.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise(rows, transposed, None, "none", [], "")
-    return rows @ transposed.t()
 
 
 def _by_group(kernel: Tensor, groups: int) -> Tensor:
@@ -74,7 +35,7 @@ def _group_rows(nodes: Tensor, groups: int) -> Tensor:
 def _mix(rows: Tensor, matrices: Tensor) -> Tensor:
     """Rows (groups, m, q) by matrices (groups, o / groups, q) -> (m, o)."""
     if len(matrices) == 1:
-        return _matmul(rows[0], matrices[0])
+        return matmul(rows[0], matrices[0])
     return torch.bmm(rows, matrices.transpose(1, 2)).transpose(0, 1).flatten(1)
 
 

@@ -1,0 +1,40 @@
+"""Floor 1: a sparse matrix by rows, the form in which geometry reaches the kernels."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+
+class SparseRows(NamedTuple):
+    """A sparse matrix by rows: row r holds weights[offsets[r]:offsets[r + 1]] in columns[offsets[r]:offsets[r + 1]]."""
+
+    columns: Tensor  # (e,)
+    weights: Tensor  # (e,)
+    offsets: Tensor  # (rows + 1,)
+    edges: Tensor  # offsets again, on the CPU: chunks are cut without waiting for a device
+
+    @classmethod
+    def from_entries(cls, rows: Tensor, columns: Tensor, weights: Tensor, count: int) -> "SparseRows":
+        """Build it from entries in any order, all on the CPU."""
+        if not bool((rows[1:] >= rows[:-1]).all()):
+            order = rows.argsort(stable=True)
+            columns, weights = columns[order], weights[order]
+        offsets = torch.zeros(count + 1, dtype=torch.long)
+        torch.cumsum(torch.bincount(rows, minlength=count), 0, out=offsets[1:])
+        return cls(columns, weights, offsets, offsets)
+
+    def to(self, like: Tensor) -> "SparseRows":
+        """The same matrix on the device and in the dtype of a tensor."""
+        columns, offsets = self.columns.to(like.device), self.offsets.to(like.device)
+        return SparseRows(columns, self.weights.to(like), offsets, self.edges)
+
+    def times(self, table: Tensor, first: int, last: int) -> Tensor:
+        """Rows first to last of the product with a table (columns, v) -> (last - first, v)."""
+        start, stop = int(self.edges[first]), int(self.edges[last])
+        if start == stop:
+            return table.new_zeros(last - first, table.shape[1])
+        offsets = self.offsets[first : last + 1] - start
+        return embedding_bag(self.columns[start:stop], table, offsets, mode="sum",
+                             per_sample_weights=self.weights[start:stop], include_last_offset=True)  # fmt: skip
