@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -23,7 +24,12 @@ class BilinearOperator(Protocol):
         ...
 
 
+def form_of(operator: BilinearOperator, shape: Callable[..., tuple[int, ...]] | None = None) -> Multilinear:
+    """Return the operator as a form that torch differentiates; with `shape` (see `Multilinear`) also records and compiles."""
+    partials = (operator.values_gradient, operator.kernel_gradient, operator.output)
+    return Multilinear(partials, operator.gradients, shape)
+
+
 def apply_bilinear(operator: BilinearOperator, values: Tensor, kernel: Tensor) -> Tensor:
     """Return the output of an operator, differentiable in values and kernel."""
-    partials = (operator.values_gradient, operator.kernel_gradient, operator.output)
-    return Multilinear(partials, operator.gradients)(values, kernel)
+    return form_of(operator)(values, kernel)

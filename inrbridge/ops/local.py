@@ -1,4 +1,4 @@
-"""Floor 1: one local operator, y_i = sum_k (sum_j P[i, k, j] f_j) W_k, dispatched to the kernel that fits.
+"""Floor 1: one local operator, y_i = sum_k (sum_j P[i, k, j] f_j) W_k, in the kernel that fits.
 
 Every convolution, pooling and tokenization of the engine is this sum; only P and W differ.
 """
@@ -6,50 +6,79 @@ Every convolution, pooling and tokenization of the engine is this sum; only P an
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from inrbridge.ops.bilinear import apply_bilinear
 from inrbridge.ops.binned import BinnedOperator
+from inrbridge.ops.dispatch import Dispatched
+from inrbridge.ops.multilinear import by_number
 from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
 
 
-def _points_first(values: Tensor) -> Tensor:
-    return values.transpose(0, 1).contiguous()  # (b, n, c) -> (n, b, c); free when it already lies so
+def apply_local(number: int, values: Tensor, *shared: Tensor) -> Tensor:
+    """Apply an operator of points-first tensors to values (b, n_in, c) and what its fields share -> (b, n_out, o).
 
-
-def local(values: Tensor, kernel: Tensor, matrix: SparseRows, transposed: Callable[[], SparseRows], groups: int = 1) -> Tensor:
-    """Apply the local operator given as a sparse matrix.
+    Memory lies points first before and after, so that a local operator that follows another copies nothing. Under autocast
+    all are cast as those of a convolution.
 
     Args:
-        values: (b, n_in, c).
-        kernel: (k, c / groups, o).
-        matrix: P as (n_out * k, n_in): row i * k + node.
-        transposed: returns its transpose (n_in, n_out * k), asked for in backward only.
-
-    Returns:
-        (b, n_out, o); memory lies points first, so that a following local operator copies nothing.
+        number: of the operator's form (`Dispatched.form`), by which a compiled graph knows it.
     """
-    return apply_bilinear(LocalOperator(matrix, transposed, groups), _points_first(values), kernel).transpose(0, 1)
+    device = values.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        values, *shared = (t.to(dtype) for t in (values, *shared))
+    return by_number(number, values.transpose(0, 1).contiguous(), *shared).transpose(0, 1)
 
 
-def local_binned(values: Tensor, kernel: Tensor, target: Tensor, source: Tensor, weight: Tensor, offsets: tuple[int, ...],
-                 n_out: int) -> Tensor:  # fmt: skip
-    """Apply the local operator given as pairs sorted by node: each pair feeds one node.
+@dataclass(frozen=True, eq=False)
+class Placements:
+    """A sparse matrix (rows, n) and its transpose where they are needed: each made once for a device and dtype."""
+
+    matrix: SparseRows  # on the CPU, in float64
+    n: int
+    _placed: dict = field(default_factory=dict, repr=False)
+
+    def forward(self, like: Tensor) -> SparseRows:
+        return self._beside(like, "forward", lambda: self.matrix)
+
+    def transposed(self, like: Tensor) -> SparseRows:
+        return self._beside(like, "transposed", lambda: self.matrix.transposed(self.n))
+
+    def _beside(self, like: Tensor, name: str, make: Callable[[], SparseRows]) -> SparseRows:
+        key = (name, like.device, like.dtype)
+        if key not in self._placed:
+            self._placed[key] = make().to(like)
+        return self._placed[key]
+
+
+def local_operator(placements: Placements, nodes: int, groups: int = 1) -> Dispatched:
+    """Return the operator of P, given as a sparse matrix (n_out * nodes, n_in) with row i * nodes + k."""
+
+    def plain(like: Tensor) -> LocalOperator:
+        return LocalOperator(placements.forward(like), lambda: placements.transposed(like), groups)
+
+    rows = placements.matrix.edges.numel() - 1
+    return Dispatched({"plain": plain}, placements.n, rows // nodes, nodes, groups)
+
+
+def binned_operator(target: Tensor, source: Tensor, weight: Tensor, offsets: tuple[int, ...], n_in: int,
+                    n_out: int) -> Dispatched:  # fmt: skip
+    """Return the operator of P given as pairs sorted by node: each feeds one node.
 
     Args:
-        values: (b, n_in, c).
-        kernel: (k, c, o).
         target, source, weight: (pairs,) output point, input point and weight of each pair.
         offsets: k + 1 bounds; node k owns pairs offsets[k] to offsets[k + 1].
-
-    Returns:
-        (b, n_out, o).
     """
-    operator = BinnedOperator(target, source, weight, offsets, values.shape[1], n_out)
-    return apply_bilinear(operator, _points_first(values), kernel).transpose(0, 1)
+
+    def plain(like: Tensor) -> BinnedOperator:
+        places = (index.to(like.device) for index in (target, source))
+        return BinnedOperator(*places, weight.to(like), offsets, n_in, n_out)
+
+    return Dispatched({"plain": plain}, n_in, n_out, len(offsets) - 1)
 
 
 def grid_convolution(values: Tensor, kernel: Tensor, bias: Tensor | None, shape: tuple[int, ...], *, stride: int,

@@ -25,6 +25,14 @@ class SparseRows(NamedTuple):
         torch.cumsum(torch.bincount(rows, minlength=count), 0, out=offsets[1:])
         return cls(columns, weights, offsets, offsets)
 
+    def rows(self) -> Tensor:
+        """The row of each entry (e,)."""
+        return torch.repeat_interleave(torch.arange(self.edges.numel() - 1), self.edges.diff())
+
+    def transposed(self, columns: int) -> "SparseRows":
+        """The transpose of a matrix of so many columns, that lies on the CPU."""
+        return SparseRows.from_entries(self.columns, self.rows(), self.weights, columns)
+
     def to(self, like: Tensor) -> "SparseRows":
         """The same matrix on the device and in the dtype of a tensor."""
         columns, offsets = self.columns.to(like.device), self.offsets.to(like.device)

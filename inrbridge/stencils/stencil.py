@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization
-from inrbridge.ops.local import local, local_binned
+from inrbridge.ops.dispatch import Dispatched
+from inrbridge.ops.local import Placements, apply_local, binned_operator, local_operator
 from inrbridge.ops.sparse import SparseRows
+
+
+@torch.compiler.assume_constant_result  # a compiled graph holds for one stencil, and need not know how its kernels are found
+def form_number(stencil: Stencil | BinnedStencil, groups: int = 1) -> int:
+    """Return the number of the form that applies a stencil (`apply_local`)."""
+    return stencil.operator(groups).form.number
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +38,14 @@ class Stencil:
 
     def apply(self, values: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
         """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k: values (b, n_in, c), kernel (k, c / groups, o) -> (b, n_out, o)."""
-        matrix = self._placed(values, "forward", lambda: self.matrix)
-        return local(values, kernel, matrix, lambda: self._placed(values, "transposed", self._transpose), groups)
+        return apply_local(form_number(self, groups), values, kernel)
+
+    def operator(self, groups: int) -> Dispatched:
+        """The operator that applies P in some number of groups of channels; made once."""
+        if ("operator", groups) not in self._cache:
+            placements = self._cache.setdefault("placements", Placements(self.matrix, self.n_in))
+            self._cache["operator", groups] = local_operator(placements, self.nodes, groups)
+        return self._cache["operator", groups]
 
     def interpolate(self, values: Tensor) -> Tensor:
         """Return sum_k sum_j P[i,k,j] f_j for every channel by itself: (b, n_in, c) -> (b, n_out, c)."""
@@ -43,21 +55,8 @@ class Stencil:
     def dense(self) -> Tensor:
         """Return P as a dense (n_out, k, n_in) tensor, for tests and small sizes."""
         out = self.matrix.weights.new_zeros(len(self.target) * self.nodes, self.n_in)
-        out.index_put_((self._rows(), self.matrix.columns), self.matrix.weights, accumulate=True)
+        out.index_put_((self.matrix.rows(), self.matrix.columns), self.matrix.weights, accumulate=True)
         return out.unflatten(0, (-1, self.nodes))
-
-    def _rows(self) -> Tensor:
-        return torch.repeat_interleave(torch.arange(self.matrix.edges.numel() - 1), self.matrix.edges.diff())
-
-    def _transpose(self) -> SparseRows:
-        return SparseRows.from_entries(self.matrix.columns, self._rows(), self.matrix.weights, self.n_in)
-
-    def _placed(self, values: Tensor, name: str, make: Callable[[], SparseRows]) -> SparseRows:
-        """A matrix on the device and in the dtype of the values, kept for the next call."""
-        key = (name, values.dtype, values.device)
-        if key not in self._cache:
-            self._cache[key] = make().to(values)
-        return self._cache[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +77,14 @@ class BinnedStencil:
 
     def apply(self, values: Tensor, kernel: Tensor) -> Tensor:
         """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k: values (b, n_in, c), kernel (k, c, o) -> (b, n_out, o)."""
-        key = (values.dtype, values.device)
-        if key not in self._cache:
-            moved = (self.target_index, self.source_index)
-            self._cache[key] = (*(t.to(values.device) for t in moved), self.weight.to(values))
-        return local_binned(values, kernel, *self._cache[key], self.offsets, len(self.target))
+        return apply_local(form_number(self), values, kernel)
+
+    def operator(self, groups: int = 1) -> Dispatched:
+        """The operator that applies P, made once."""
+        if "operator" not in self._cache:
+            pairs = (self.target_index, self.source_index, self.weight)
+            self._cache["operator"] = binned_operator(*pairs, self.offsets, self.n_in, len(self.target))
+        return self._cache["operator"]
 
     def dense(self) -> Tensor:
         """Return P as a dense (n_out, k, n_in) tensor, for tests and small sizes."""

@@ -1,0 +1,96 @@
+"""Floor 1: which kernel computes an operator: the first path that serves the device and dtype at hand.
+
+Three paths, the quickest first: "gpu" (Triton), "compiled" (C++, built on first use) and "plain" (torch alone, everywhere).
+They compute the same numbers up to rounding, so that one may stand in for another at any call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from inrbridge.errors import ConfigError
+from inrbridge.ops.bilinear import BilinearOperator, form_of
+from inrbridge.ops.multilinear import Multilinear
+
+PATHS = ("gpu", "compiled", "plain")
+Maker = Callable[[Tensor], BilinearOperator | None]  # of an operator beside a tensor, or of None where the path does not serve it
+
+_forced: list[str] = []  # of this process: backward passes run in threads of their own
+
+
+@contextmanager
+def using(path: str) -> Iterator[None]:
+    """Compute every operator by one path, for tests and benchmarks: "gpu", "compiled" or "plain".
+
+    Raises:
+        ConfigError: there is no such path; and at the call of an operator, where the path does not serve it.
+    """
+    if path not in PATHS:
+        raise ConfigError(f'Got the path "{path}", expected one of: {", ".join(PATHS)}.')
+    _forced.append(path)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+@dataclass(frozen=True, eq=False)
+class Dispatched:
+    """A local operator wherever its arguments are, as a `BilinearOperator` of points-first tensors.
+
+    Args:
+        paths: for each path what makes the operator beside a tensor, on its device and in its dtype: once, at the first call.
+        n_in, n_out: points of the values and of the output. nodes: of the kernel. groups: of channels.
+    """
+
+    paths: Mapping[str, Maker]
+    n_in: int
+    n_out: int
+    nodes: int
+    groups: int = 1
+    form: Multilinear = field(init=False, repr=False)
+    _made: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "form", form_of(self, self.shape))
+
+    def shape(self, place: int, first: Tensor, second: Tensor) -> tuple[int, ...]:
+        """Shape of the partial derivative toward a place, of what stands in the other two."""
+        if place == 0:  # values, of kernel and cotangent
+            return self.n_in, second.shape[1], first.shape[1] * self.groups
+        if place == 1:  # kernel, of values and cotangent
+            return self.nodes, first.shape[2] // self.groups, second.shape[2]
+        return self.n_out, first.shape[1], second.shape[2]  # output, of values and kernel
+
+    def output(self, values, kernel):
+        return self.beside(values).output(values, kernel)
+
+    def values_gradient(self, kernel, cotangent):
+        return self.beside(cotangent).values_gradient(kernel, cotangent)
+
+    def kernel_gradient(self, values, cotangent):
+        return self.beside(values).kernel_gradient(values, cotangent)
+
+    def gradients(self, values, kernel, cotangent):
+        return self.beside(values).gradients(values, kernel, cotangent)
+
+    def beside(self, like: Tensor) -> BilinearOperator:
+        """Return the operator that serves tensors like this one."""
+        key = (like.device, like.dtype, _forced[-1] if _forced else None)
+        if key not in self._made:
+            self._made[key] = self._make(like)
+        return self._made[key]
+
+    def _make(self, like: Tensor) -> BilinearOperator:
+        for path in _forced[-1:] or PATHS:
+            made = self.paths[path](like) if path in self.paths else None
+            if made is not None:
+                return made
+        raise ConfigError(
+            f'Got values of {like.dtype} on {like.device} for the path "{_forced[-1]}", which does not serve them here; expected '
+            'others; leave `using`, or use "plain".'
+        )
