@@ -25,6 +25,7 @@ from inrbridge.stencils import (
     Bins,
     BSpline,
     Gaussian,
+    Pairwise,
     Polynomial,
     Quadrature,
     Radial,
@@ -203,16 +204,17 @@ class BasisConv(LocalLayer):
 class MLPConv(LocalLayer):
     """Convolution whose kernel is a small network, K(x' - x) = MLP(x' - x), on Voronoi bins of the support (section 4.3).
 
-    The network is evaluated once for each of `bins` seeds, whatever the number of points; `bins` may be changed at any time.
+    The network is evaluated once for each of `bins` seeds, whatever the number of points; or, without bins, once for each
+    offset of two points, for the kernel itself. `bins` may be changed at any time.
 
     Args:
         half_width: half the support's width along each axis, in domain units (radius, for a ball).
-        bins: seeds, spread evenly over the support.
+        bins: seeds, spread evenly over the support; None: every pair of points has the kernel of its own offset.
         hidden: widths of the kernel network.
         ball: support is the ellipsoid inside the box.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, half_width: float | Sequence[float], bins: int = 64,
+    def __init__(self, in_channels: int, out_channels: int, *, half_width: float | Sequence[float], bins: int | None = 64,
                  hidden: Sequence[int] = (16, 16), ball: bool = False, stride: int = 1, border: str = "zeros", bias: bool = True,
                  dim: int | None = None, generator: torch.Generator | None = None):  # fmt: skip
         super().__init__(in_channels, out_channels, stride=stride, border=border, bias=bias)
@@ -233,12 +235,15 @@ class MLPConv(LocalLayer):
         self.bins = bins
 
     @property
-    def bins(self) -> int:
-        """Number of Voronoi cells of the support."""
-        return len(self.rule.seeds)
+    def bins(self) -> int | None:
+        """Number of Voronoi cells of the support; None: no cells."""
+        return len(self.rule.seeds) if isinstance(self.rule, Bins) else None
 
     @bins.setter
-    def bins(self, count: int) -> None:
+    def bins(self, count: int | None) -> None:
+        if count is None:
+            self.rule = Pairwise(self.half_width, self.ball)
+            return
         dim = len(self.half_width)
         # not a lattice: where the points are one too, every bin would be off its seed in the same direction
         unit = Ball((0.0,) * dim, 1.0) if self.ball else Box.centered(dim)
@@ -252,8 +257,18 @@ class MLPConv(LocalLayer):
         scaled = offsets / offsets.new_tensor(self.half_width)
         return self.kernel_net(scaled).unflatten(-1, (self.in_channels, self.out_channels))
 
+    def mixture(self, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the kernel at offsets (u, d) as features (u, h) times matrices (h, in, out): its last layer is linear."""
+        features = self.kernel_net[:-1](offsets / offsets.new_tensor(self.half_width))
+        last = self.kernel_net[-1]
+        matrices = torch.cat([last.weight.t(), last.bias[None]]).unflatten(1, (self.in_channels, self.out_channels))
+        return torch.cat([features, torch.ones_like(features[:, :1])], 1), matrices
+
     def forward(self, sampled: Sampled) -> Sampled:
         self._check(sampled)
         stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
-        kernel = self.kernel(sampled.values.new_tensor(self.rule.seeds))
-        return self._finish(stencil.target, stencil.apply(sampled.values, kernel))
+        if self.bins is None:
+            learned = self.mixture(stencil.offsets.to(sampled.values))
+        else:
+            learned = (self.kernel(sampled.values.new_tensor(self.rule.seeds)),)
+        return self._finish(stencil.target, stencil.apply(sampled.values, *learned))

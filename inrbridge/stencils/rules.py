@@ -1,4 +1,4 @@
-"""Floor 4: the four rules that turn points into a stencil, and the cache that computes each one once."""
+"""Floor 4: the five rules that turn points into a stencil, and the cache that computes each one once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from scipy.spatial import cKDTree
 
 from inrbridge.discretization import Discretization
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
+from inrbridge.ops.pairs import Pairs
 from inrbridge.stencils.bases import Basis, Radial
 from inrbridge.stencils.borders import EdgeCells, check_border, shrink, whole_cells
 from inrbridge.stencils.cells import Cells, cell_stencil
+from inrbridge.stencils.distinct import distinct_rows
 from inrbridge.stencils.geometry import array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
+from inrbridge.stencils.paired import PairStencil
 from inrbridge.stencils.pixels import Pixels, pixels_at
 from inrbridge.stencils.reconstruct import reconstruct_at
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
@@ -64,16 +67,36 @@ class Bins:
     @property
     def measure(self) -> float:
         """|S|: of the box, or of the ellipsoid inside it."""
-        d = len(self.half_width)
-        unit = math.pi ** (d / 2) / math.gamma(d / 2 + 1) if self.ball else 2.0**d
-        return unit * math.prod(self.half_width)
+        return _measure(self)
 
 
-Rule = Reconstruct | Quadrature | Bins | Cells
+@dataclass(frozen=True)
+class Pairwise:
+    """P[i, u, j] = w_j / |S| if x_j - x_i lies in the support S and is offset u: each pair for itself, no bins.
+
+    Pairs of one offset, as all points of a grid or of a lattice have the same, share a node.
+    """
+
+    half_width: tuple[float, ...]
+    ball: bool = False
+
+    @property
+    def measure(self) -> float:
+        """|S|: of the box, or of the ellipsoid inside it."""
+        return _measure(self)
+
+
+Rule = Reconstruct | Quadrature | Bins | Pairwise | Cells
+
+
+def _measure(rule: Bins | Pairwise) -> float:
+    d = len(rule.half_width)
+    unit = math.pi ** (d / 2) / math.gamma(d / 2 + 1) if rule.ball else 2.0**d
+    return unit * math.prod(rule.half_width)
 
 
 def build_stencil(rule: Rule, source: Discretization, target: Discretization | None = None, border: str = "zeros",
-                  stride: int = 1) -> Stencil | BinnedStencil:  # fmt: skip
+                  stride: int = 1) -> Stencil | BinnedStencil | PairStencil:  # fmt: skip
     """Build, or take from the cache of `source`, the stencil of a rule.
 
     Args:
@@ -98,7 +121,7 @@ def _check_kernel(rule: Rule, source: Discretization) -> None:
     """Raise unless the kernel has one axis for each direction in which the domain goes on."""
     if isinstance(rule, Cells):
         return
-    domain, axes = source.domain, len(rule.half_width if isinstance(rule, Bins) else rule.spacing)
+    domain, axes = source.domain, len(rule.half_width if isinstance(rule, Bins | Pairwise) else rule.spacing)
     if axes != domain.intrinsic_dim:
         plane = "" if domain.is_flat else ", the directions of its tangent plane"
         raise ShapeMismatch(
@@ -202,7 +225,8 @@ def _basis_integral(basis: Basis, points: int = 24) -> np.ndarray:
     return products @ values * math.prod((high - low) / 2)
 
 
-def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
+def _support(rule: Bins | Pairwise, source, target, border, stride):
+    """The output points, and all pairs under the support: i, j, offsets (p, d) and weights w_j / |S|."""
     half = np.asarray(rule.half_width)
     _warn_if_narrow((2 * half).tolist(), source)
     target = _outputs(source, target, border, stride, rule.half_width, rule.half_width)
@@ -210,8 +234,13 @@ def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
     if rule.ball:
         kept = ((offsets / half) ** 2).sum(1) <= 1.0 + 1e-9
         i, j, offsets = i[kept], j[kept], offsets[kept]
-    weights = array(source.weights)[j] / rule.measure
-    weights = weights * _border_scale(i, array(source.weights)[j], len(target), rule.measure, border)[i]
+    weights = array(source.weights)[j]
+    scale = _border_scale(i, weights, len(target), rule.measure, border)[i] / rule.measure
+    return target, i, j, offsets, weights * scale
+
+
+def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
+    target, i, j, offsets, weights = _support(rule, source, target, border, stride)
     node = cKDTree(np.asarray(rule.seeds)).query(offsets)[1]
     order = np.argsort(node, kind="stable")
     bounds = np.searchsorted(node[order], np.arange(len(rule.seeds) + 1))
@@ -219,8 +248,16 @@ def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
     return BinnedStencil(target, len(source), *moved, tuple(bounds.tolist()))
 
 
+def _pairwise(rule: Pairwise, source, target, border, stride) -> PairStencil:
+    target, i, j, offsets, weights = _support(rule, source, target, border, stride)
+    rounding = torch.finfo(source.points.dtype).eps * float(np.abs(source.domain.bounds).max())
+    distinct, node = distinct_rows(offsets, 8 * rounding)
+    i, j, node, weights, distinct = (torch.from_numpy(np.ascontiguousarray(a)) for a in (i, j, node, weights, distinct))
+    return PairStencil(target, distinct, Pairs(i, j, node, weights, (len(target), len(distinct), len(source))))
+
+
 def _cells(rule: Cells, source, target, border, stride) -> Stencil:
     return cell_stencil(rule, source, target)
 
 
-_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Cells: _cells}
+_BUILDERS = {Reconstruct: _reconstruct, Quadrature: _quadrature, Bins: _bins, Pairwise: _pairwise, Cells: _cells}
