@@ -1,0 +1,147 @@
+"""Floor 1: the local operator by Triton kernels, on values and kernels that lie on a GPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from inrbridge.gpu.patches import Patches, cut_patches
+from inrbridge.ops.sparse import SparseRows
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_SHARED = 220 << 10  # bytes of shared memory that a program may take
+_PROGRAMS = 1024  # that keep a GPU busy
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a kernel is cut: points of a patch, fields, channels, output channels, nodes at a time, warps and stages.
+
+    hold: the kernel stays in shared memory. across: the product is laid (outputs, rows).
+    """
+
+    points: int = 16
+    fields: int = 4
+    channels: int = 64
+    outputs: int = 64
+    nodes: int = 4
+    warps: int = 8
+    stages: int = 2
+    hold: bool = True
+    across: bool = True
+
+    def rest(self, nodes: int) -> int:
+        """Nodes taken at last, after runs of `self.nodes`: a power of two, some of which may not exist."""
+        left = nodes % self.nodes
+        return left and 1 << (left - 1).bit_length()
+
+
+def precision(dtype: torch.dtype) -> str:
+    """Arithmetic of a product in float32: tf32 where torch allows it for its own, else three of them that make up float32."""
+    return "tf32" if dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+@dataclass(frozen=True, eq=False)
+class GpuLocal:
+    """The local operator of a sparse matrix (m * nodes, width) on the GPU, as a `BilinearOperator` of points-first tensors.
+
+    Patches are cut at the first call, on the CPU; no later call waits for the device.
+    """
+
+    matrix: SparseRows  # on the CPU
+    width: int
+    nodes: int
+    groups: int
+    like: Tensor  # of the device and dtype of all arguments
+    blocks: Blocks | None = None  # None: those that measured best for the sizes at hand
+    _cut: dict = field(default_factory=dict, repr=False)
+
+    def output(self, values: Tensor, kernel: Tensor) -> Tensor:
+        return self._apply(values, kernel, back=False)
+
+    def values_gradient(self, kernel: Tensor, cotangent: Tensor) -> Tensor:
+        k, c, _ = kernel.shape
+        flipped = kernel.unflatten(2, (self.groups, -1)).permute(0, 3, 2, 1).reshape(k, -1, self.groups * c)
+        return self._apply(cotangent, flipped, back=True)
+
+    def kernel_gradient(self, values: Tensor, cotangent: Tensor) -> Tensor:
+        from inrbridge.gpu import local
+
+        values, cotangent = values.contiguous(), cotangent.contiguous()
+        _, b, c = values.shape
+        o, c = cotangent.shape[2] // self.groups, c // self.groups
+        blocks = self._blocks(c, o, b, values.dtype)
+        patches = self._patches(blocks.points, back=False)
+        tiles = self.groups * math.ceil(c / blocks.channels) * math.ceil(o / blocks.outputs)
+        rest = blocks.rest(self.nodes)
+        runs = self.nodes // blocks.nodes
+        parts = max(1, min(len(patches.points), 264 // max(1, runs * tiles)))
+        partial = torch.empty(parts, self.nodes, c, cotangent.shape[2], dtype=torch.float32, device=values.device)
+        for start, count, together in ((0, runs, blocks.nodes), (runs * blocks.nodes, 1, rest)):
+            if count and together:
+                local.kernel_gradient[(parts, count, tiles)](
+                    values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), b, c, o,
+                    values.shape[2], cotangent.shape[2], start, K=self.nodes, P=blocks.points, **_halves(patches),
+                    F=blocks.fields, C=blocks.channels, OUT=blocks.outputs, NODES=together, PRECISION=precision(values.dtype),
+                    num_warps=blocks.warps, num_stages=blocks.stages,
+                )  # fmt: skip
+        return partial.sum(0).to(values.dtype)
+
+    def gradients(self, values: Tensor, kernel: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        return self.values_gradient(kernel, cotangent), self.kernel_gradient(values, cotangent)
+
+    def _apply(self, values: Tensor, kernel: Tensor, back: bool) -> Tensor:
+        from inrbridge.gpu import local
+
+        values, kernel = values.contiguous(), kernel.contiguous()
+        _, b, width = values.shape
+        c, o = width // self.groups, kernel.shape[2] // self.groups
+        blocks = self._blocks(c, o, b, values.dtype)
+        patches = self._patches(blocks.points, back)
+        out = values.new_empty(self.width if back else self._points, b, kernel.shape[2])
+        rest, held = blocks.rest(self.nodes), math.ceil(c / blocks.channels) == 1 and blocks.hold
+        tiles = self.groups * math.ceil(o / blocks.outputs)
+        parts = max(1, min(math.ceil(b / blocks.fields), _PROGRAMS // (len(patches.points) * tiles)))
+        local.forward[(len(patches.points), parts, tiles)](
+            values, kernel, patches.weights, patches.halo, patches.points, out, b, c, o, width, kernel.shape[2],
+            K=self.nodes, P=blocks.points, **_halves(patches), F=blocks.fields, C=blocks.channels, OUT=blocks.outputs,
+            NODES=blocks.nodes, REST=rest, BLOCKS=math.ceil(c / blocks.channels), HOLD=held, ACROSS=blocks.across,
+            PRECISION=precision(values.dtype), num_warps=blocks.warps, num_stages=blocks.stages,
+        )  # fmt: skip
+        return out
+
+    @property
+    def _points(self) -> int:
+        return (self.matrix.edges.numel() - 1) // self.nodes
+
+    def _blocks(self, c: int, o: int, b: int, dtype: torch.dtype) -> Blocks:
+        return self.blocks or choose_blocks(c, o, b, self.nodes, dtype)
+
+    def _patches(self, size: int, back: bool) -> Patches:
+        """The patches of the output points, or (back) those of the input points, which read the output points."""
+        if (size, back) not in self._cut:
+            rows, column, points = self.matrix.rows(), self.matrix.columns, self._points
+            point, node, shape = rows // self.nodes, rows % self.nodes, (points, self.nodes, self.width)
+            if back:
+                point, column, shape = column, point, (self.width, self.nodes, points)
+            self._cut[size, back] = cut_patches(point, node, column, self.matrix.weights, shape, size, self.like)
+        return self._cut[size, back]
+
+
+def choose_blocks(c: int, o: int, b: int, nodes: int, dtype: torch.dtype) -> Blocks:
+    """The blocks that measured best: 64 channels at a time, and fields to make up 256 numbers a row."""
+    channels = max(16, min(64, 1 << (c - 1).bit_length()))
+    outputs = max(16, min(64, 1 << (o - 1).bit_length()))
+    fields = max(1, min(256 // channels, 1 << (b - 1).bit_length()))
+    blocks = Blocks(channels=channels, outputs=outputs, fields=fields)
+    return blocks if dtype.itemsize == 2 else replace(blocks, hold=False)
+
+
+def _halves(patches: Patches) -> dict[str, int]:
+    """The length of a halo as a sum of two powers of two."""
+    length = patches.halo.shape[1]
+    high = 1 << (length.bit_length() - 1)
+    return {"H0": high, "H1": length - high}
