@@ -59,8 +59,10 @@ def _at_nodes(phi, near, far, node, K: tl.constexpr, P: tl.constexpr, NODES: tl.
 def _multiply(total, rows, matrices, ACROSS: tl.constexpr, PRECISION: tl.constexpr):
     """Add rows times matrices to a total, which lies across, (OUT, rows), where that makes the longer blocks."""
     if ACROSS:
-        return tl.dot(matrices.trans(1, 0), rows.trans(1, 0), total, input_precision=PRECISION)
-    return tl.dot(rows, matrices, total, input_precision=PRECISION)
+        total = tl.dot(matrices.trans(1, 0), rows.trans(1, 0), total, input_precision=PRECISION)
+    else:
+        total = tl.dot(rows, matrices, total, input_precision=PRECISION)
+    return total
 
 
 @triton.jit
@@ -101,13 +103,15 @@ def forward(values, kernel, phi, halo, points, out, fields, inputs, outputs, val
             far = near
             if H1 > 0:
                 far = _read(values, far_rows, place, exists)
-            for node in tl.static_range(0, K // NODES * NODES, NODES):
-                rows = _at_nodes(phi, near, far, node, K, P, NODES, H0, H1, F, C, PRECISION)
-                if HOLD:
-                    matrices = held[node // NODES]
-                else:
+            if HOLD:
+                for node in tl.static_range(0, K // NODES * NODES, NODES):
+                    rows = _at_nodes(phi, near, far, node, K, P, NODES, H0, H1, F, C, PRECISION)
+                    total = _multiply(total, rows, held[node // NODES], ACROSS, PRECISION)
+            else:
+                for node in range(0, K // NODES * NODES, NODES):
+                    rows = _at_nodes(phi, near, far, node, K, P, NODES, H0, H1, F, C, PRECISION)
                     matrices = _matrices(kernel, node, low, left, inputs, outputs, out_stride, K, NODES, C, OUT)
-                total = _multiply(total, rows, matrices, ACROSS, PRECISION)
+                    total = _multiply(total, rows, matrices, ACROSS, PRECISION)
             if REST > 0:
                 rows = _at_nodes(phi, near, far, K // NODES * NODES, K, P, REST, H0, H1, F, C, PRECISION)
                 if HOLD:
