@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from inrbridge.gpu.patches import Patches, cut_patches
+from inrbridge.gpu.precision import DTYPES, has_triton, precision
 from inrbridge.ops.sparse import SparseRows
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _SHARED = 220 << 10  # bytes of shared memory that a program may take
 _PROGRAMS = 1024  # that keep a GPU busy
 
@@ -37,11 +37,6 @@ class Blocks:
         """Nodes taken at last, after runs of `self.nodes`: a power of two, some of which may not exist."""
         left = nodes % self.nodes
         return left and 1 << (left - 1).bit_length()
-
-
-def precision(dtype: torch.dtype) -> str:
-    """Arithmetic of a product in float32: tf32 where torch allows it for its own, else three of them that make up float32."""
-    return "tf32" if dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +124,13 @@ class GpuLocal:
                 point, column, shape = column, point, (self.width, self.nodes, points)
             self._cut[size, back] = cut_patches(point, node, column, self.matrix.weights, shape, size, self.like)
         return self._cut[size, back]
+
+
+def gpu_local(matrix: SparseRows, width: int, nodes: int, groups: int, like: Tensor) -> GpuLocal | None:
+    """Return the operator beside a tensor, or None where its kernels do not serve it."""
+    if not has_triton(like.device) or like.dtype not in DTYPES:
+        return None
+    return GpuLocal(matrix, width, nodes, groups, like)
 
 
 def choose_blocks(c: int, o: int, b: int, nodes: int, dtype: torch.dtype) -> Blocks:
