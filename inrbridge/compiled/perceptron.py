@@ -1,0 +1,102 @@
+"""Floor 1: many networks of linear layers and their activations on the CPU by `perceptron.cpp`, and their gradients."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inrbridge.compiled.building import library
+
+_NAMES = {torch.float32: "f32", torch.float64: "f64"}
+KINDS = {"identity": 0, "sine": 1, "relu": 2}
+
+
+class Layer(NamedTuple):
+    """y = kind(W x + b) of b networks: weight (b, out, in), bias (b, out) or None, kind "identity", "relu" or "sine" of omega z."""
+
+    weight: Tensor
+    bias: Tensor | None
+    kind: str = "identity"
+    omega: float = 1.0
+
+
+def available(x: Tensor, layers: Sequence[Layer]) -> bool:
+    """Say whether the compiled networks take these tensors: all of 32 or all of 64 bits on the CPU, where there is a compiler."""
+    if x.device.type != "cpu" or x.dtype not in _NAMES or library("perceptron") is None:
+        return False
+    tensors = [tensor for layer in layers for tensor in layer[:2] if tensor is not None]
+    return all(tensor.dtype == x.dtype and tensor.device == x.device for tensor in tensors) and all(
+        layer.kind in KINDS for layer in layers
+    )
+
+
+def forward(x: Tensor, layers: Sequence[Layer], keep: bool) -> tuple[Tensor, list[Tensor | None]]:
+    """Evaluate b networks.
+
+    Args:
+        x: (b, n, in), or (n, in) shared by all.
+        keep: also return what `backward` needs.
+
+    Returns:
+        (b, n, out), and for each layer what is kept of it: omega z of a sine, the values of another one.
+    """
+    b, n = len(layers[0].weight), x.shape[-2]
+    kept: list[Tensor | None] = [None] * len(layers)
+    if keep:
+        last = len(layers) - 1
+        for i, layer in enumerate(layers):
+            if i < last or layer.kind != "identity":
+                kept[i] = x.new_empty(b, n, layer.weight.shape[1])
+    values = x.new_empty(b, n, layers[-1].weight.shape[1])
+    x, net = x.contiguous(), _Net(layers, kept)
+    if values.numel():
+        net.call("forward", x, b, n, values.data_ptr())
+    return values, kept
+
+
+def backward(
+    x: Tensor, layers: Sequence[Layer], kept: Sequence[Tensor | None], grad: Tensor, learns: bool, moves: bool
+) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
+    """Return the gradients of x (b, n, in), if it `moves`, and of all weights and biases, if the networks `learn`."""
+    b, n = len(layers[0].weight), x.shape[-2]
+    x, grad, net = x.contiguous(), grad.contiguous(), _Net(layers, kept)
+    to_x = x.new_empty(b, n, x.shape[-1]) if moves else None
+    to_weights = [torch.zeros_like(layer.weight, memory_format=torch.contiguous_format) for layer in layers] if learns else []
+    to_biases = [None if layer.bias is None else x.new_zeros(layer.bias.shape) for layer in layers] if learns else []
+    if grad.numel():
+        pointers = [_pointers(tensors) if learns else None for tensors in (to_weights, to_biases)]
+        net.call("backward", x, b, n, grad.data_ptr(), *pointers, None if to_x is None else to_x.data_ptr())
+    return to_x, to_weights, to_biases
+
+
+class _Net:
+    """What the compiled functions ask about a row of layers; keeps the dense tensors alive while they run."""
+
+    def __init__(self, layers: Sequence[Layer], kept: Sequence[Tensor | None]):
+        self.weights = [layer.weight.contiguous() for layer in layers]
+        self.biases = [None if layer.bias is None else layer.bias.contiguous() for layer in layers]
+        count = len(layers)
+        widths = [layers[0].weight.shape[2], *(layer.weight.shape[1] for layer in layers)]
+        self.arguments = (
+            ctypes.c_int64(count),
+            (ctypes.c_int64 * (count + 1))(*widths),
+            (ctypes.c_int64 * count)(*(KINDS[layer.kind] for layer in layers)),
+            (ctypes.c_double * count)(*(layer.omega for layer in layers)),
+            _pointers(self.weights),
+            _pointers(self.biases),
+            _pointers(kept),
+        )
+
+    def call(self, function: str, x: Tensor, b: int, n: int, *rest: object) -> None:
+        step = 0 if x.ndim == 2 else n * x.shape[-1]
+        integers = (ctypes.c_int64(b), ctypes.c_int64(n), ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(step))
+        given = (ctypes.c_void_p(value) if isinstance(value, int) else value for value in rest)
+        getattr(library("perceptron"), f"perceptron_{function}_{_NAMES[x.dtype]}")(*self.arguments, *integers, *given)
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array:
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
