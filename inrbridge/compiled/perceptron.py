@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,11 +16,14 @@ KINDS = {"identity": 0, "sine": 1, "relu": 2}
 
 
 class Layer(NamedTuple):
-    """y = kind(W x + b) of b networks: weight (b, out, in), bias (b, out) or None, kind "identity", "relu" or "sine" of omega z."""
+    """y = kind(W x + b) of b networks: weight (b, out, in), bias (b, out) or None; "sine" is sin(omega (W x + b)).
+
+    Compiled are the kinds of KINDS; elsewhere any other name or function may stand.
+    """
 
     weight: Tensor
     bias: Tensor | None
-    kind: str = "identity"
+    kind: str | Callable[[Tensor], Tensor] = "identity"
     omega: float = 1.0
 
 
