@@ -277,4 +277,4 @@ def test_entries_of_a_sparse_matrix_come_in_any_order(generator):
     dense = torch.zeros(25, 7).index_put((row, column), weight, accumulate=True)
     for entries in ((row, column, weight), (row[shuffled], column[shuffled], weight[shuffled])):
         matrix = SparseRows.from_entries(*entries, 25)
-        torch.testing.assert_close(matrix.times(torch.eye(7), 0, 25), dense)
+        torch.testing.assert_close(matrix.times(torch.eye(7)), dense)

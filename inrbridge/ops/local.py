@@ -36,17 +36,19 @@ def apply_local(number: int, values: Tensor, *shared: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Placements:
-    """A sparse matrix (rows, n) and its transpose where they are needed: each made once for a device and dtype."""
+    """A stencil (n_out * nodes, n) and the one with inputs and outputs exchanged (n * nodes, n_out) where they are needed: each
+    made once for a device and dtype."""
 
     matrix: SparseRows  # on the CPU, in float64
     n: int
+    nodes: int
     _placed: dict = field(default_factory=dict, repr=False)
 
     def forward(self, like: Tensor) -> SparseRows:
         return self._beside(like, "forward", lambda: self.matrix)
 
-    def transposed(self, like: Tensor) -> SparseRows:
-        return self._beside(like, "transposed", lambda: self.matrix.transposed(self.n))
+    def exchanged(self, like: Tensor) -> SparseRows:
+        return self._beside(like, "exchanged", lambda: self.matrix.exchanged(self.nodes, self.n))
 
     def _beside(self, like: Tensor, name: str, make: Callable[[], SparseRows]) -> SparseRows:
         key = (name, like.device, like.dtype)
@@ -55,14 +57,14 @@ class Placements:
         return self._placed[key]
 
 
-def local_operator(placements: Placements, nodes: int, groups: int = 1) -> Dispatched:
+def local_operator(placements: Placements, groups: int = 1) -> Dispatched:
     """Return the operator of P, given as a sparse matrix (n_out * nodes, n_in) with row i * nodes + k."""
 
     def plain(like: Tensor) -> LocalOperator:
-        return LocalOperator(placements.forward(like), lambda: placements.transposed(like), groups)
+        return LocalOperator(placements.forward(like), lambda: placements.exchanged(like), groups)
 
     rows = placements.matrix.edges.numel() - 1
-    return Dispatched({"plain": plain}, placements.n, rows // nodes, nodes, groups)
+    return Dispatched({"plain": plain}, placements.n, rows // placements.nodes, placements.nodes, groups)
 
 
 def binned_operator(target: Tensor, source: Tensor, weight: Tensor, offsets: tuple[int, ...], n_in: int,

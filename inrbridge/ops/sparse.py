@@ -29,20 +29,26 @@ class SparseRows(NamedTuple):
         """The row of each entry (e,)."""
         return torch.repeat_interleave(torch.arange(self.edges.numel() - 1), self.edges.diff())
 
-    def transposed(self, columns: int) -> "SparseRows":
-        """The transpose of a matrix of so many columns, that lies on the CPU."""
-        return SparseRows.from_entries(self.columns, self.rows(), self.weights, columns)
+    def exchanged(self, nodes: int, columns: int) -> "SparseRows":
+        """The stencil with its inputs and outputs exchanged: entries (i * nodes + k, j) become (j * nodes + k, i). On the CPU."""
+        rows = self.rows()
+        point, node = rows // nodes, rows % nodes
+        return SparseRows.from_entries(self.columns * nodes + node, point, self.weights, columns * nodes)
 
     def to(self, like: Tensor) -> "SparseRows":
         """The same matrix on the device and in the dtype of a tensor."""
         columns, offsets = self.columns.to(like.device), self.offsets.to(like.device)
         return SparseRows(columns, self.weights.to(like), offsets, self.edges)
 
-    def times(self, table: Tensor, first: int, last: int) -> Tensor:
-        """Rows first to last of the product with a table (columns, v) -> (last - first, v)."""
+    def part(self, first: int, last: int) -> "SparseRows":
+        """Rows first to last; the entries are shared."""
         start, stop = int(self.edges[first]), int(self.edges[last])
-        if start == stop:
-            return table.new_zeros(last - first, table.shape[1])
-        offsets = self.offsets[first : last + 1] - start
-        return embedding_bag(self.columns[start:stop], table, offsets, mode="sum",
-                             per_sample_weights=self.weights[start:stop], include_last_offset=True)  # fmt: skip
+        offsets, edges = (bounds[first : last + 1] - start for bounds in (self.offsets, self.edges))
+        return SparseRows(self.columns[start:stop], self.weights[start:stop], offsets, edges)
+
+    def times(self, table: Tensor) -> Tensor:
+        """The product with a table (columns, v) -> (rows, v)."""
+        if len(self.columns) == 0:
+            return table.new_zeros(len(self.edges) - 1, table.shape[1])
+        return embedding_bag(self.columns, table, self.offsets, mode="sum", per_sample_weights=self.weights,
+                             include_last_offset=True)  # fmt: skip
