@@ -7,15 +7,46 @@ one, and one that knows its sampler can be extended, the old points staying wher
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, EmptyDiscretization, ShapeMismatch
+
+P, T = ParamSpec("P"), TypeVar("T")
+_count = itertools.count()
+
+
+def derived(make: Callable[Concatenate[Discretization, P], T]) -> Callable[Concatenate[Discretization, P], T]:
+    """Decorate a function of a discretization and of hashable arguments: what it returns is kept with the points.
+
+    Two calls with equal arguments share one object. torch.compile does not look inside: to a compiled graph the result is a
+    fact of the very discretization, and asking for another one compiles again.
+    """
+
+    # first the name, a constant, then what has the name: an attribute, which a compiler can find again and guard
+    @torch.compiler.assume_constant_result
+    def name_of(source, *args, **options) -> str:
+        key = (make.__module__, make.__qualname__, *args, *options.items())
+        if key not in source.cache:
+            name = f"derived_{next(_count)}"
+            setattr(source.kept, name, make(source, *args, **options))
+            source.cache[key] = name
+        return source.cache[key]
+
+    @functools.wraps(make)
+    def find(source, *args, **options):
+        return getattr(source.kept, name_of(source, *args, **options))
+
+    return find
 
 
 @dataclass(frozen=True)
@@ -55,8 +86,10 @@ class Discretization:
     extend_to: Callable[[int], Discretization] | None = field(default=None, repr=False)
     finer: Discretization | None = field(default=None, repr=False)
     cache: dict = field(default_factory=dict, repr=False)  # derived geometry (stencils); never part of the value
+    kept: SimpleNamespace = field(init=False, repr=False)  # that of functions decorated by `derived`, by name
 
     def __post_init__(self):
+        object.__setattr__(self, "kept", SimpleNamespace())
         n = self.points.shape[0] if self.points.ndim else 0
         if self.points.ndim != 2 or self.points.shape[1] != self.domain.dim:
             raise ShapeMismatch(
@@ -77,7 +110,7 @@ class Discretization:
         return self.points.shape[0]
 
     def __getstate__(self):
-        return {**self.__dict__, "cache": {}}  # a worker process derives its own geometry
+        return {**self.__dict__, "cache": {}, "kept": SimpleNamespace()}  # a worker process derives its own geometry
 
     @property
     def spacing(self) -> float:
@@ -122,12 +155,9 @@ class Discretization:
         The result is remembered, so that two layers that thin one discretization share one set of points.
         """
         _check_stride(stride)
-        if stride == 1:
-            return self
-        if ("thin", stride) not in self.cache:
-            self.cache["thin", stride] = self._thin(stride)
-        return self.cache["thin", stride]
+        return self if stride == 1 else self._thin(stride)
 
+    @derived
     def _thin(self, stride: int) -> Discretization:
         grid = self.structure
         if not isinstance(grid, Grid):

@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from inrbridge.discretization import Discretization
+from inrbridge.discretization import Discretization, derived
 from inrbridge.domains import Ball, Box, Domain, Product, Sphere, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.harmonics import SphericalHarmonics, ZernikeBasis, check_degree
@@ -232,10 +232,12 @@ def basis_values(basis: Basis, discretization: Discretization, like: Tensor) -> 
         check_domain(discretization, basis.domain)
     if points.requires_grad or not dataclasses.is_dataclass(basis):  # what has no value to compare, or gradients, is not kept
         return basis(points.to(like))
-    key = ("basis", basis, like.dtype, like.device)
-    if key not in discretization.cache:
-        discretization.cache[key] = basis(points.to(like.device, torch.float64)).to(like)
-    return discretization.cache[key]
+    return _kept_values(discretization, basis, like.dtype, like.device)
+
+
+@derived
+def _kept_values(discretization: Discretization, basis: Basis, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return basis(discretization.points.to(device, torch.float64)).to(dtype)
 
 
 def check_domain(discretization: Discretization, domain: Domain) -> None:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from inrbridge.discretization import Discretization
+from inrbridge.discretization import Discretization, derived
 from inrbridge.errors import ConfigError
 from inrbridge.nn.sampled import Sampled
 from inrbridge.nn.weights import has_equal_weights, promoted
@@ -146,26 +146,25 @@ class AvgPool(_WindowPool):
 
     def forward(self, sampled: Sampled) -> Sampled:
         source = sampled.discretization
-        kernel = grid_kernel(self.window, source) if has_equal_weights(source) else None
+        kernel = grid_kernel(source, self.window) if has_equal_weights(source) else None
         if kernel is None:
-            stencil = self._stencil(source)
+            stencil = _average(source, self.window, self.count_include_pad)
             return Sampled(stencil.target, stencil.interpolate(sampled.values))
         values = _pool_grid(sampled.values, kernel, self.window.stride, source, _AVERAGES, 0.0)
         cells = math.prod(kernel.size)
         scale = cells / kernel.count.double() * (kernel.share if self.count_include_pad else 1.0)  # (m,)
         return Sampled(kernel.target, values * scale.to(values)[:, None])
 
-    def _stencil(self, source: Discretization) -> Stencil:
-        key = ("average", self.window, self.count_include_pad)
-        if key not in source.cache:
-            near = neighbours(self.window, source)
-            weight = _shares(near, source)
-            if self.count_include_pad:
-                weight = weight * near.share[:, None]
-            rows, slots = near.present.nonzero(as_tuple=True)
-            entries = (rows, near.index[rows, slots], weight[rows, slots])
-            source.cache[key] = Stencil.from_entries(near.target, len(source), 1, *(t.cpu() for t in entries))
-        return source.cache[key]
+
+@derived
+def _average(source: Discretization, window: Window, count_include_pad: bool) -> Stencil:
+    near = neighbours(source, window)
+    weight = _shares(near, source)
+    if count_include_pad:
+        weight = weight * near.share[:, None]
+    rows, slots = near.present.nonzero(as_tuple=True)
+    entries = (rows, near.index[rows, slots], weight[rows, slots])
+    return Stencil.from_entries(near.target, len(source), 1, *(t.cpu() for t in entries))
 
 
 class MaxPool(_WindowPool):
@@ -193,12 +192,12 @@ class MaxPool(_WindowPool):
 
     def forward(self, sampled: Sampled) -> Sampled:
         source = sampled.discretization
-        kernel = grid_kernel(self.window, source)
+        kernel = grid_kernel(source, self.window)
         if kernel is not None:
             geometry = kernel
             values = _pool_grid(sampled.values, kernel, self.window.stride, source, _MAXIMA, -math.inf)
         else:
-            geometry = neighbours(self.window, source).on(sampled.values.device)
+            geometry = neighbours(source, self.window).on(sampled.values.device)
             values = sampled.values.gather(1, window_argmax(sampled.values, geometry.index))
         if self.correction:
             factor = self._factor(geometry, source.domain.intrinsic_dim).to(values)[:, None]
@@ -280,7 +279,7 @@ def _pool_grid(values: Tensor, kernel: GridKernel, stride: int, source: Discreti
 
 
 def _soft(window: Window, source: Discretization, values: Tensor, beta: float) -> tuple[Discretization, Tensor]:
-    near = neighbours(window, source)
+    near = neighbours(source, window)
     weight = _shares(near, source)
     near = near.on(values.device)
     return near.target, window_logmeanexp(values, near.index, weight.to(values), beta)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inrbridge.discretization import Discretization, Grid
+from inrbridge.discretization import Discretization, Grid, derived
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.nn.sampled import Sampled
 from inrbridge.stencils import Reconstruct, build_stencil
@@ -87,15 +87,13 @@ def nearest_point(source: Discretization, coords: np.ndarray) -> np.ndarray:
     return tree.query(coords)[1]
 
 
+@derived
 def _nearest(source: Discretization, target: Discretization) -> torch.Tensor:
-    """Index (m,) of the source point whose value each target point takes, kept for the next call."""
-    key = ("nearest", id(target))
-    if key not in source.cache:
-        blocks = _blocks(source, target)
-        if blocks is None:
-            blocks = torch.from_numpy(nearest_point(source, target.points.detach().double().cpu().numpy()))
-        source.cache[key] = (blocks.to(source.points.device), target)  # the target is held, so that its id stays its own
-    return source.cache[key][0]
+    """Index (m,) of the source point whose value each target point takes."""
+    blocks = _blocks(source, target)
+    if blocks is None:
+        blocks = torch.from_numpy(nearest_point(source, target.points.detach().double().cpu().numpy()))
+    return blocks.to(source.points.device)
 
 
 def _blocks(source: Discretization, target: Discretization) -> torch.Tensor | None:
@@ -140,13 +138,12 @@ def _relation(source: Discretization, target: Discretization, ends, exact: bool)
     return True
 
 
+@derived
 def _refine(source: Discretization, stride: int) -> Discretization:
     came_from = source.finer is not None and source.finer.thin(stride) is source
     if not isinstance(source.structure, Grid) or came_from or stride == 1:
         return source.refine(stride)
-    if ("refine", stride) not in source.cache:
-        source.cache["refine", stride] = _refined_grid(source, stride)
-    return source.cache["refine", stride]
+    return _refined_grid(source, stride)
 
 
 def _refined_grid(source: Discretization, stride: int) -> Discretization:

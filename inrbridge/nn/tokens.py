@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inrbridge.discretization import Discretization, Grid
+from inrbridge.discretization import Discretization, Grid, derived
 from inrbridge.domains import Box, Torus
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.nn.bases import LegendreBasis
@@ -104,7 +104,7 @@ class Tokenize(nn.Module):
                 f"Got a field on {source.domain}, whose unit cube has {source.domain.unit_dim} axes, in a Tokenize into "
                 f"{self.shape} regions; pass one number of regions for each axis."
             )
-        matrix = _patch_matrix(Cells(self.shape, self.functions), source)
+        matrix = _patch_matrix(source, Cells(self.shape, self.functions))
         kernel = None if matrix is None else self._on_places(matrix)
         if kernel is not None:
             values = _patches(sampled.values, source.structure.shape, self.shape) @ kernel.flatten(0, 1)
@@ -151,16 +151,10 @@ class Tokenize(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, shape={self.shape}, {kind}"
 
 
-def _patch_matrix(rule: Cells, source: Discretization) -> Tensor | None:
+@derived
+def _patch_matrix(source: Discretization, rule: Cells) -> Tensor | None:
     """What a region's points, row-major, contribute to its inner products (points, k): one matrix for all regions, where the
     points are a grid that they divide. None elsewhere."""
-    key = ("patches", rule)
-    if key not in source.cache:
-        source.cache[key] = _find_patches(rule, source)
-    return source.cache[key]
-
-
-def _find_patches(rule: Cells, source: Discretization) -> Tensor | None:
     structure = source.structure
     divides = isinstance(structure, Grid) and isinstance(source.domain, Box | Torus) and has_equal_weights(source)
     if not divides or any(n % cells for n, cells in zip(structure.shape, rule.shape, strict=True)):

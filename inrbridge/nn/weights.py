@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrbridge.discretization import Discretization
+from inrbridge.discretization import Discretization, derived
 from inrbridge.nn.sampled import Sampled
 
 
@@ -16,10 +16,8 @@ def promoted(sampled: Sampled) -> tuple[Tensor, Tensor]:
     return values, weights / weights.sum()
 
 
+@derived
 def has_equal_weights(discretization: Discretization) -> bool:
     """Say whether all points weigh the same, up to rounding; looked up once."""
-    cache = discretization.cache
-    if "equal_weights" not in cache:
-        weights = discretization.weights
-        cache["equal_weights"] = bool(((weights - weights[0]).abs() <= 1e-6 * weights[0].abs()).all())
-    return cache["equal_weights"]
+    weights = discretization.weights
+    return bool(((weights - weights[0]).abs() <= 1e-6 * weights[0].abs()).all())

@@ -15,7 +15,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from inrbridge.discretization import Discretization, Grid
+from inrbridge.discretization import Discretization, Grid, derived
 from inrbridge.domains import Torus
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.resample import nearest_point
@@ -115,20 +115,16 @@ class GridKernel:
     share: Tensor
 
 
-def neighbours(window: Window, source: Discretization) -> Neighbours:
-    """Find the points in each window, or take them from the cache of `source`."""
-    key = ("neighbours", window)
-    if key not in source.cache:
-        source.cache[key] = _search(window, source)
-    return source.cache[key]
+@derived
+def neighbours(source: Discretization, window: Window) -> Neighbours:
+    """Find the points in each window."""
+    return _search(window, source)
 
 
-def grid_kernel(window: Window, source: Discretization) -> GridKernel | None:
+@derived
+def grid_kernel(source: Discretization, window: Window) -> GridKernel | None:
     """Return the window as a kernel on a grid of 1 to 3 axes, or None where torch's pooling cannot serve it."""
-    key = ("grid kernel", window)
-    if key not in source.cache:
-        source.cache[key] = _grid_kernel(window, source)
-    return source.cache[key]
+    return _grid_kernel(window, source)
 
 
 def per_axis(value: Lengths, dim: int, what: str) -> np.ndarray:

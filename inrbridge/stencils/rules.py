@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from inrbridge.discretization import Discretization
+from inrbridge.discretization import Discretization, derived
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
 from inrbridge.ops.pairs import Pairs
 from inrbridge.stencils.bases import Basis, Radial
@@ -108,13 +108,14 @@ def build_stencil(rule: Rule, source: Discretization, target: Discretization | N
     Returns:
         The stencil; its `target` is the discretization of the output.
     """
-    key = ("stencil", rule, border, stride, None if target is None else id(target))
-    if key not in source.cache:
-        check_border(border, source.domain)
-        _check_kernel(rule, source)
-        builder = _BUILDERS[type(rule)]
-        source.cache[key] = builder(rule, source, target, border, stride)
-    return source.cache[key]
+    return _stencil_of(source, rule, target, border, stride)
+
+
+@derived
+def _stencil_of(source, rule, target, border, stride) -> Stencil | BinnedStencil | PairStencil:
+    check_border(border, source.domain)
+    _check_kernel(rule, source)
+    return _BUILDERS[type(rule)](rule, source, target, border, stride)
 
 
 def _check_kernel(rule: Rule, source: Discretization) -> None:
