@@ -55,14 +55,23 @@ class GpuLocal:
     _cut: dict = field(default_factory=dict, repr=False)
 
     def output(self, values: Tensor, kernel: Tensor) -> Tensor:
+        if kernel.shape[1] == 1:
+            parts = [self._collapse(values, matrix, back=False) for matrix in self._multiples(kernel[:, 0])]
+            return parts[0] if len(parts) == 1 else torch.stack(parts, 3).flatten(2)
         return self._apply(values, kernel, back=False)
 
     def values_gradient(self, kernel: Tensor, cotangent: Tensor) -> Tensor:
         k, c, _ = kernel.shape
+        if c == 1:
+            pairs = zip(self._multiples(kernel[:, 0]), self._multiples(cotangent), strict=True)
+            return sum(self._collapse(flow, matrix, back=True) for matrix, flow in pairs)
         flipped = kernel.unflatten(2, (self.groups, -1)).permute(0, 3, 2, 1).reshape(k, -1, self.groups * c)
         return self._apply(cotangent, flipped, back=True)
 
     def kernel_gradient(self, values: Tensor, cotangent: Tensor) -> Tensor:
+        if values.shape[2] == self.groups:
+            parts = [self._collapsed_gradient(values, flow) for flow in self._multiples(cotangent)]
+            return torch.stack(parts, 2).flatten(1).unsqueeze(1)
         from inrbridge.gpu import local
 
         values, cotangent = values.contiguous(), cotangent.contiguous()
@@ -107,6 +116,45 @@ class GpuLocal:
             PRECISION=precision(values.dtype), num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
         return out
+
+    def _multiples(self, table: Tensor) -> list[Tensor]:
+        """The channels (.., groups * m) that each take the same of the groups: m tables (.., groups)."""
+        return [part.contiguous() for part in table.unflatten(-1, (self.groups, -1)).unbind(-1)]
+
+    def _collapse(self, values: Tensor, kernel: Tensor, back: bool) -> Tensor:
+        """The operator on each channel by itself, kernel (k, c)."""
+        from inrbridge.gpu import depthwise
+
+        values, (_, b, c) = values.contiguous(), values.shape
+        patches = self._patches(16, back)
+        out = values.new_empty(self.width if back else self._points, b, c)
+        sizes = self._collapsed_sizes(b)
+        grid = (len(patches.points), math.ceil(c / sizes["C"]), math.ceil(b / sizes["F"]))
+        depthwise.forward[grid](
+            values, kernel, patches.weights, patches.halo, patches.points, out, patches.halo.shape[1], b, c, **sizes,
+            PRECISION=precision(values.dtype),
+        )  # fmt: skip
+        return out
+
+    def _collapsed_gradient(self, values: Tensor, cotangent: Tensor) -> Tensor:
+        from inrbridge.gpu import depthwise
+
+        values, (_, b, c) = values.contiguous(), values.shape
+        patches = self._patches(16, back=False)
+        sizes = self._collapsed_sizes(b)
+        tiles = math.ceil(c / sizes["C"])
+        parts = max(1, min(len(patches.points), 1056 // tiles))
+        partial = torch.empty(parts, self.nodes, c, dtype=torch.float32, device=values.device)
+        depthwise.kernel_gradient[(parts, tiles)](
+            values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points),
+            patches.halo.shape[1], b, c, **sizes, PRECISION=precision(values.dtype),
+        )  # fmt: skip
+        return partial.sum(0).to(values.dtype)
+
+    def _collapsed_sizes(self, b: int) -> dict[str, int]:
+        fields = max(16, min(64, 1 << (b - 1).bit_length()))
+        nodes = max(16, 1 << (self.nodes - 1).bit_length())
+        return {"P": 16, "K": self.nodes, "NODES": nodes, "H": 16, "F": fields, "C": 16, "num_warps": 8 if fields > 32 else 4}
 
     @property
     def _points(self) -> int:
