@@ -152,7 +152,7 @@ def test_a_support_narrower_than_the_spacing_is_told(recwarn):
     narrow = MLPConv(1, 1, half_width=0.05 / 2, bins=16)
     with pytest.warns(SupportTooNarrow, match=r"0\.05 is narrower than the spacing 0\.0625"):
         narrow(field)
-    assert int(build_stencil(narrow.rule, source).target_index.bincount().max()) == 1  # pointwise, as the warning says
+    assert int(build_stencil(narrow.rule, source).pairs.target.bincount().max()) == 1  # pointwise, as the warning says
 
 
 def test_predictions_in_evaluation_are_deterministic(tmp_path):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inrbridge.ops.binned import BinnedOperator
 from inrbridge.ops.dispatch import Dispatched
 from inrbridge.ops.multilinear import by_number
 from inrbridge.ops.plain import LocalOperator
@@ -65,22 +64,6 @@ def local_operator(placements: Placements, groups: int = 1) -> Dispatched:
 
     rows = placements.matrix.edges.numel() - 1
     return Dispatched({"plain": plain}, placements.n, rows // placements.nodes, placements.nodes, groups)
-
-
-def binned_operator(target: Tensor, source: Tensor, weight: Tensor, offsets: tuple[int, ...], n_in: int,
-                    n_out: int) -> Dispatched:  # fmt: skip
-    """Return the operator of P given as pairs sorted by node: each feeds one node.
-
-    Args:
-        target, source, weight: (pairs,) output point, input point and weight of each pair.
-        offsets: k + 1 bounds; node k owns pairs offsets[k] to offsets[k + 1].
-    """
-
-    def plain(like: Tensor) -> BinnedOperator:
-        places = (index.to(like.device) for index in (target, source))
-        return BinnedOperator(*places, weight.to(like), offsets, n_in, n_out)
-
-    return Dispatched({"plain": plain}, n_in, n_out, len(offsets) - 1)
 
 
 def grid_convolution(values: Tensor, kernel: Tensor, bias: Tensor | None, shape: tuple[int, ...], *, stride: int,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from inrbridge.ops.curve import z_order
 from inrbridge.ops.multilinear import Multilinear
 from inrbridge.ops.products import matmul
 from inrbridge.ops.sparse import SparseRows
@@ -34,17 +35,38 @@ class Pairs:
     node: Tensor  # (p,)
     weight: Tensor  # (p,)
     shape: tuple[int, int, int]  # output points, nodes, input points
+    places: tuple[Tensor, Tensor] | None = None  # coordinates of output and input points (m, d) and (n, d), where they are known
 
     def to(self, like: Tensor) -> Pairs:
         """The same pairs on the device and in the dtype of a tensor."""
-        device = like.device
-        indices = (t.to(device) for t in (self.target, self.source, self.node))
-        return Pairs(*indices, self.weight.to(like), self.shape)
+        indices = (t.to(like.device) for t in (self.target, self.source, self.node))
+        return Pairs(*indices, self.weight.to(like), self.shape, self.places)
+
+    def dense(self) -> Tensor:
+        """Return P as a dense tensor (m, k, n), for tests and small sizes."""
+        out = self.weight.new_zeros(self.shape)
+        return out.index_put_((self.target, self.node, self.source), self.weight, accumulate=True)
 
     @cached_property
     def turned(self) -> Pairs:
         """The pairs of the transposed operator, in the same order: outputs are inputs."""
-        return Pairs(self.source, self.target, self.node, self.weight, self.shape[::-1])
+        places = None if self.places is None else self.places[::-1]
+        return Pairs(self.source, self.target, self.node, self.weight, self.shape[::-1], places)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """The output points so that near ones follow one another, where places are known (m,), on the CPU."""
+        return torch.arange(self.shape[0]) if self.places is None else z_order(self.places[0])
+
+    @cached_property
+    def by_node(self) -> ByNode:
+        """The pairs sorted by node, those of a node by the order of the output points."""
+        place = torch.empty_like(self.order)
+        place[self.order] = torch.arange(self.shape[0])
+        order = (self.node * self.shape[0] + place.to(self.node.device)[self.target]).argsort(stable=True)
+        starts = torch.zeros(self.shape[1] + 1, dtype=torch.long)
+        torch.cumsum(torch.bincount(self.node.cpu(), minlength=self.shape[1]), 0, out=starts[1:])
+        return ByNode(self.target[order], self.source[order], self.weight[order], starts)
 
     @cached_property
     def rows(self) -> PairRows:
@@ -59,6 +81,15 @@ class Pairs:
         """The pairs by node, as a matrix (nodes, pairs) of their weights."""
         numbers = torch.arange(self.node.numel())
         return SparseRows.from_entries(self.node.cpu(), numbers, self.weight.cpu(), self.shape[1]).to(self.weight)
+
+
+class ByNode(NamedTuple):
+    """Pairs by node: node k owns pairs starts[k]:starts[k + 1]."""
+
+    target: Tensor  # (p,)
+    source: Tensor  # (p,)
+    weight: Tensor  # (p,)
+    starts: Tensor  # (nodes + 1,), on the CPU
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,4 @@ class PairStencil:
 
     def dense(self) -> Tensor:
         """Return P as a dense (n_out, u, n_in) tensor, for tests and small sizes."""
-        pairs = self.pairs
-        out = pairs.weight.new_zeros(pairs.shape)
-        return out.index_put_((pairs.target, pairs.node, pairs.source), pairs.weight, accumulate=True)
+        return self.pairs.dense()

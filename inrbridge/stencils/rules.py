@@ -243,18 +243,20 @@ def _support(rule: Bins | Pairwise, source, target, border, stride):
 def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
     target, i, j, offsets, weights = _support(rule, source, target, border, stride)
     node = cKDTree(np.asarray(rule.seeds)).query(offsets)[1]
-    order = np.argsort(node, kind="stable")
-    bounds = np.searchsorted(node[order], np.arange(len(rule.seeds) + 1))
-    moved = (torch.from_numpy(np.ascontiguousarray(a[order])) for a in (i, j, weights))
-    return BinnedStencil(target, len(source), *moved, tuple(bounds.tolist()))
+    return BinnedStencil(target, _pairs(source, target, i, j, node, weights, len(rule.seeds)))
 
 
 def _pairwise(rule: Pairwise, source, target, border, stride) -> PairStencil:
     target, i, j, offsets, weights = _support(rule, source, target, border, stride)
     rounding = torch.finfo(source.points.dtype).eps * float(np.abs(source.domain.bounds).max())
     distinct, node = distinct_rows(offsets, 8 * rounding)
-    i, j, node, weights, distinct = (torch.from_numpy(np.ascontiguousarray(a)) for a in (i, j, node, weights, distinct))
-    return PairStencil(target, distinct, Pairs(i, j, node, weights, (len(target), len(distinct), len(source))))
+    found = _pairs(source, target, i, j, node, weights, len(distinct))
+    return PairStencil(target, torch.from_numpy(np.ascontiguousarray(distinct)), found)
+
+
+def _pairs(source, target, i: np.ndarray, j: np.ndarray, node: np.ndarray, weights: np.ndarray, nodes: int) -> Pairs:
+    entries = (torch.from_numpy(np.ascontiguousarray(a)) for a in (i, j, node, weights))
+    return Pairs(*entries, (len(target), nodes, len(source)), (target.points, source.points))
 
 
 def _cells(rule: Cells, source, target, border, stride) -> Stencil:

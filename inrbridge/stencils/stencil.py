@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization
+from inrbridge.ops.binned import binned_operator
 from inrbridge.ops.dispatch import Dispatched
-from inrbridge.ops.local import Placements, apply_local, binned_operator, local_operator
+from inrbridge.ops.local import Placements, apply_local, local_operator
+from inrbridge.ops.pairs import Pairs
 from inrbridge.ops.sparse import SparseRows
 
 
@@ -61,19 +63,15 @@ class Stencil:
 
 @dataclass(frozen=True, eq=False)
 class BinnedStencil:
-    """P where each pair of points feeds one node: pairs sorted by node, node k owns offsets[k]:offsets[k + 1]."""
+    """P where each pair of points feeds one node."""
 
     target: Discretization
-    n_in: int
-    target_index: Tensor  # (pairs,)
-    source_index: Tensor  # (pairs,)
-    weight: Tensor  # (pairs,), float64
-    offsets: tuple[int, ...]
+    pairs: Pairs
     _cache: dict = field(default_factory=dict, repr=False)
 
     @property
     def nodes(self) -> int:
-        return len(self.offsets) - 1
+        return self.pairs.shape[1]
 
     def apply(self, values: Tensor, kernel: Tensor) -> Tensor:
         """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k: values (b, n_in, c), kernel (k, c, o) -> (b, n_out, o)."""
@@ -82,12 +80,9 @@ class BinnedStencil:
     def operator(self, groups: int = 1) -> Dispatched:
         """The operator that applies P, made once."""
         if "operator" not in self._cache:
-            pairs = (self.target_index, self.source_index, self.weight)
-            self._cache["operator"] = binned_operator(*pairs, self.offsets, self.n_in, len(self.target))
+            self._cache["operator"] = binned_operator(self.pairs)
         return self._cache["operator"]
 
     def dense(self) -> Tensor:
         """Return P as a dense (n_out, k, n_in) tensor, for tests and small sizes."""
-        out = self.weight.new_zeros(len(self.target), self.nodes, self.n_in)
-        node = torch.repeat_interleave(torch.arange(self.nodes), torch.tensor(self.offsets).diff())
-        return out.index_put_((self.target_index, node, self.source_index), self.weight, accumulate=True)
+        return self.pairs.dense()
