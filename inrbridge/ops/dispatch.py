@@ -17,7 +17,9 @@ from inrbridge.ops.bilinear import BilinearOperator, form_of
 from inrbridge.ops.multilinear import Multilinear
 
 PATHS = ("gpu", "compiled", "plain")
-Maker = Callable[[Tensor], BilinearOperator | None]  # of an operator beside a tensor, or of None where the path does not serve it
+Maker = Callable[
+    [Tensor], BilinearOperator | None
+]  # of an operator beside an empty tensor, or of None where the path does not serve it
 
 _forced: list[str] = []  # of this process: backward passes run in threads of their own
 
@@ -43,7 +45,7 @@ class Dispatched:
     """A local operator wherever its arguments are, as a `BilinearOperator` of points-first tensors.
 
     Args:
-        paths: for each path what makes the operator beside a tensor, on its device and in its dtype: once, at the first call.
+        paths: for each path what makes the operator for the device and dtype of an empty tensor: once, at the first call.
         n_in, n_out: points of the values and of the output. nodes: of the kernel. groups: of channels.
     """
 
@@ -87,7 +89,7 @@ class Dispatched:
 
     def _make(self, like: Tensor) -> BilinearOperator:
         for path in _forced[-1:] or PATHS:
-            made = self.paths[path](like) if path in self.paths else None
+            made = self.paths[path](like.new_empty(0)) if path in self.paths else None
             if made is not None:
                 return made
         raise ConfigError(
