@@ -8,6 +8,7 @@ that networks in bfloat16 see them in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,20 @@ from inrbridge.compiled.perceptron import KINDS, Layer
 from inrbridge.gpu.precision import DTYPES, has_triton, interprets, precision
 
 _FEW = 8  # inputs that are summed one by one
+_NARROW = 32  # outputs that one block of 16 or 32 takes
+
+
+class _Blocks(NamedTuple):
+    """How a launch is cut: points, outputs, inputs at a time, warps and stages."""
+
+    points: int
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+
+_WIDE = {2: _Blocks(128, 128, 64, 8, 3), 4: _Blocks(128, 128, 32, 8, 3)}  # by bytes of a number, as measured best
 
 
 def available(x: Tensor, layers: Sequence[Layer]) -> bool:
@@ -76,14 +91,13 @@ def _layer(x: Tensor, layer: Layer, keep: bool) -> tuple[Tensor, Tensor | None]:
     slope = torch.empty_like(y) if keep else None
     if y.numel() == 0:
         return y, slope
-    wide = outputs > 32
-    points, across, inner = (128, 128 if outputs > 64 else 64, 64) if wide else (128, 16, 64)
-    across, inner = min(across, max(16, 1 << (outputs - 1).bit_length())), min(inner, max(16, 1 << (inputs - 1).bit_length()))
-    grid = (-(-n // points), -(-outputs // across), b)
+    blocks = _WIDE[weight.dtype.itemsize] if outputs > _NARROW else _Blocks(128, _NARROW, 64, 4, 3)
+    across, inner = (min(most, max(16, 1 << (count - 1).bit_length()))
+                     for most, count in ((blocks.outputs, outputs), (blocks.inputs, inputs)))  # fmt: skip
+    grid = (-(-n // blocks.points), -(-outputs // across), b)
     launch[grid](
         x, weight, bias, y, y if slope is None else slope, n, inputs, outputs, 0 if x.ndim == 2 else n * inputs, layer.omega,
-        KIND=layer.kind, BIAS=layer.bias is not None, KEEP=keep, M=points, OUT=across, IN=inputs if few else inner, FEW=few,
-        FAST=not interprets(), PRECISION=precision(weight.dtype), num_warps=8 if wide else 4,
-        num_stages=3 if weight.dtype.itemsize == 2 else 2,
+        KIND=layer.kind, BIAS=layer.bias is not None, KEEP=keep, M=blocks.points, OUT=across, IN=inputs if few else inner,
+        FEW=few, FAST=not interprets(), PRECISION=precision(weight.dtype), num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     return y, slope

@@ -34,9 +34,9 @@ class Blocks:
     across: bool = True
 
     def rest(self, nodes: int) -> int:
-        """Nodes taken at last, after runs of `self.nodes`: a power of two, some of which may not exist."""
+        """Nodes taken at last, after runs of `self.nodes`: a power of two that fills a product, some of which may not exist."""
         left = nodes % self.nodes
-        return left and 1 << (left - 1).bit_length()
+        return left and max(1 << (left - 1).bit_length(), 16 // self.points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +126,9 @@ class GpuLocal:
         from inrbridge.gpu import depthwise
 
         values, (_, b, c) = values.contiguous(), values.shape
-        patches = self._patches(16, back)
-        out = values.new_empty(self.width if back else self._points, b, c)
         sizes = self._collapsed_sizes(b)
+        patches = self._patches(sizes["P"], back)
+        out = values.new_empty(self.width if back else self._points, b, c)
         grid = (len(patches.points), math.ceil(c / sizes["C"]), math.ceil(b / sizes["F"]))
         depthwise.forward[grid](
             values, kernel, patches.weights, patches.halo, patches.points, out, patches.halo.shape[1], b, c, **sizes,
@@ -140,8 +140,8 @@ class GpuLocal:
         from inrbridge.gpu import depthwise
 
         values, (_, b, c) = values.contiguous(), values.shape
-        patches = self._patches(16, back=False)
         sizes = self._collapsed_sizes(b)
+        patches = self._patches(sizes["P"], back=False)
         tiles = math.ceil(c / sizes["C"])
         parts = max(1, min(len(patches.points), 1056 // tiles))
         partial = torch.empty(parts, self.nodes, c, dtype=torch.float32, device=values.device)
@@ -152,9 +152,10 @@ class GpuLocal:
         return partial.sum(0).to(values.dtype)
 
     def _collapsed_sizes(self, b: int) -> dict[str, int]:
-        fields = max(16, min(64, 1 << (b - 1).bit_length()))
+        blocks = self.blocks or Blocks(fields=max(16, min(64, 1 << (b - 1).bit_length())), channels=16)
         nodes = max(16, 1 << (self.nodes - 1).bit_length())
-        return {"P": 16, "K": self.nodes, "NODES": nodes, "H": 16, "F": fields, "C": 16, "num_warps": 8 if fields > 32 else 4}
+        return {"P": blocks.points, "K": self.nodes, "NODES": nodes, "H": 16, "F": blocks.fields, "C": blocks.channels,
+                "num_warps": blocks.warps, "num_stages": blocks.stages}  # fmt: skip
 
     @property
     def _points(self) -> int:
