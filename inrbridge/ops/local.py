@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from inrbridge.ops.compiled_local import CompiledLocal, PatchedStencil, compiled_local
 from inrbridge.ops.dispatch import Dispatched
+from inrbridge.ops.gpu_local import GpuLocal, gpu_local
 from inrbridge.ops.multilinear import by_number
 from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
@@ -43,6 +46,11 @@ class Placements:
     nodes: int
     _placed: dict = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def patched(self) -> PatchedStencil:
+        """The same for the compiled kernels."""
+        return PatchedStencil(self.matrix, self.n, self.nodes)
+
     def forward(self, like: Tensor) -> SparseRows:
         return self._beside(like, "forward", lambda: self.matrix)
 
@@ -62,8 +70,15 @@ def local_operator(placements: Placements, groups: int = 1) -> Dispatched:
     def plain(like: Tensor) -> LocalOperator:
         return LocalOperator(placements.forward(like), lambda: placements.exchanged(like), groups)
 
+    def gpu(like: Tensor) -> GpuLocal | None:
+        return gpu_local(placements.matrix, placements.n, placements.nodes, groups, like)
+
+    def compiled(like: Tensor) -> CompiledLocal | None:
+        return compiled_local(placements.patched, groups, like)
+
     rows = placements.matrix.edges.numel() - 1
-    return Dispatched({"plain": plain}, placements.n, rows // placements.nodes, placements.nodes, groups)
+    paths = {"gpu": gpu, "compiled": compiled, "plain": plain}
+    return Dispatched(paths, placements.n, rows // placements.nodes, placements.nodes, groups)
 
 
 def grid_convolution(values: Tensor, kernel: Tensor, bias: Tensor | None, shape: tuple[int, ...], *, stride: int,

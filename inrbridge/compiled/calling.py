@@ -1,0 +1,27 @@
+"""Floor 1: how C functions on pointers and 64-bit integers are called with arrays."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from torch import Tensor
+
+from inrbridge.compiled.building import library
+
+
+def call(name: str, function: str, *given: np.ndarray | Tensor | int | float | None) -> None:
+    """Call a function of NAME.cpp: contiguous arrays and tensors as pointers, None as a null one, numbers as int64 or double."""
+    getattr(library(name), function)(*map(_argument, given))
+
+
+def _argument(value):
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, np.ndarray):
+        assert value.flags.c_contiguous
+        return ctypes.c_void_p(value.ctypes.data)
+    if isinstance(value, Tensor):
+        assert value.device.type == "cpu" and value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
