@@ -1,8 +1,9 @@
-// Floor 1: many small networks at once: row of layers z = W y + b, y = z, sin(omega z) or max(z, 0), and their gradients.
+// Floor 1: many small networks at once: a row of layers z = W y + b, y = z, sin(omega z), max(z, 0), or the cosines of the first
+// half of z and the sines of the second (waves), and their gradients.
 //
 // Layouts: points (fields, points, width) or (points, width) shared by all, weights (fields, out, in), biases (fields, out). A
 // thread takes one field and a run of its points, and leads a block of points through all layers while it stays in the second
-// cache; only what the gradient needs is kept of them: omega z of a sine, whose sine and cosine are taken again, or y.
+// cache; only what the gradient needs is kept of them: the argument of a sine, whose sine and cosine are taken again, or y.
 // Runs do not depend on the number of threads, and their sums are added in order: results do not depend on it either.
 
 #include <cstdlib>
@@ -17,7 +18,7 @@ constexpr Index BLOCK = 24 << 10, BLOCK_BACK = 48 << 10;  // numbers of the wide
 constexpr Index RUNS = 16;                 // of points and fields, that threads share, at least
 constexpr Index SHORTEST_RUN = 256;        // points
 
-enum Kind : Index { IDENTITY = 0, SINE = 1, RELU = 2 };
+enum Kind : Index { IDENTITY = 0, SINE = 1, RELU = 2, WAVES = 3 };
 
 template <class T>
 struct Layers {
@@ -114,6 +115,7 @@ void activate(T* z, const T* bias, Index vectors, Index width, Index kind, T ome
     }
     if (kept) std::memcpy(kept, z, width * sizeof(T));
     if (kind == SINE) sines(z, vectors);
+    if (kind == WAVES) waves(z, z, static_cast<T*>(nullptr), width / 2, vectors);
 }
 
 template <class T>
@@ -202,15 +204,15 @@ struct Backward {
     }
 
   private:
-    // The values of a layer into `inputs`, and of a sine its slope, omega cos(omega z).
+    // The values of a layer into `inputs`, and of sines their slopes, omega cos(omega z).
     void recall(Index layer, Index place, Index rows) {
         Index width = net.out(layer), vectors = round_up(width, Vector<T>::lanes) / Vector<T>::lanes;
         if (!net.kept[layer]) return;
         copy_rows<T>(net.kept[layer] + place * width, width, inputs, ld, rows, width);
-        if (net.kinds[layer] != SINE) return;
         for (Index row = 0; row < rows; ++row) {
-            T* t = inputs + row * ld;
-            sines_cosines(t, t, slope + row * ld, T(net.omegas[layer]), vectors);
+            T *t = inputs + row * ld, *to = slope + row * ld;
+            if (net.kinds[layer] == SINE) sines_cosines(t, t, to, T(net.omegas[layer]), vectors);
+            if (net.kinds[layer] == WAVES) waves(t, t, to, width / 2, vectors);
         }
     }
 
@@ -219,10 +221,10 @@ struct Backward {
         for (Index row = 0; row < rows; ++row)
             for (Index i = row * ld; i < row * ld + width; i += Vector<T>::lanes) {
                 Numbers<T> value = load(grad + i);
-                if (kind == SINE)
-                    value *= load(slope + i);
-                else
+                if (kind == RELU)
                     value = choose<T>(load(inputs + i) > T(0), value, Numbers<T>{});
+                else
+                    value *= load(slope + i);
                 store(grad + i, value);
             }
     }

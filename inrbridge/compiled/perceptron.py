@@ -12,13 +12,15 @@ from torch import Tensor
 from inrbridge.compiled.building import library
 
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
-KINDS = {"identity": 0, "sine": 1, "relu": 2}
+KINDS = {"identity": 0, "sine": 1, "relu": 2}  # that all kernels know
+_NUMBERS = {**KINDS, "waves": 3}
 
 
 class Layer(NamedTuple):
-    """y = kind(W x + b) of b networks: weight (b, out, in), bias (b, out) or None; "sine" is sin(omega (W x + b)).
+    """y = kind(W x + b) of b networks: weight (b, out, in), bias (b, out) or None.
 
-    Compiled are the kinds of KINDS; elsewhere any other name or function may stand.
+    "sine" is sin(omega (W x + b)), "waves" are the cosines of the first half of W x + b and the sines of the second. Compiled
+    are these, "relu" and "identity"; elsewhere any other name or function may stand.
     """
 
     weight: Tensor
@@ -33,7 +35,7 @@ def available(x: Tensor, layers: Sequence[Layer]) -> bool:
         return False
     tensors = [tensor for layer in layers for tensor in layer[:2] if tensor is not None]
     return all(tensor.dtype == x.dtype and tensor.device == x.device for tensor in tensors) and all(
-        layer.kind in KINDS for layer in layers
+        layer.kind in _NUMBERS for layer in layers
     )
 
 
@@ -87,7 +89,7 @@ class _Net:
         self.arguments = (
             ctypes.c_int64(count),
             (ctypes.c_int64 * (count + 1))(*widths),
-            (ctypes.c_int64 * count)(*(KINDS[layer.kind] for layer in layers)),
+            (ctypes.c_int64 * count)(*(_NUMBERS[layer.kind] for layer in layers)),
             (ctypes.c_double * count)(*(layer.omega for layer in layers)),
             _pointers(self.weights),
             _pointers(self.biases),

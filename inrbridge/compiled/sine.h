@@ -147,4 +147,27 @@ inline void sines_cosines(const T* t, T* to_sine, T* to_cosine, T factor, Index 
     }
 }
 
+// Cosines of the first `half` numbers t and sines of the others, and their slopes unless that is null, for `count` vectors.
+template <class T>
+inline void waves(const T* t, T* to_wave, T* to_slope, Index half, Index count) {
+    constexpr Index lanes = Vector<T>::lanes;
+    if (reaches_far(t, count)) {
+        for (Index i = 0; i < count * lanes; ++i) {
+            T s = std::sin(t[i]), c = std::cos(t[i]);
+            to_wave[i] = i < half ? c : s;
+            if (to_slope) to_slope[i] = i < half ? -s : c;
+        }
+        return;
+    }
+    typename Wave<T>::Bits left;  // how far each lane is from the half
+    for (Index lane = 0; lane < lanes; ++lane) left[lane] = half - lane;
+    for (Index i = 0; i < count; ++i, left -= lanes) {
+        Numbers<T> s, c;
+        sine_cosine<T>(load(t + i * lanes), s, c);
+        typename Wave<T>::Bits first = left > 0;
+        store(to_wave + i * lanes, choose<T>(first, c, s));
+        if (to_slope) store(to_slope + i * lanes, choose<T>(first, -s, c));
+    }
+}
+
 }  // namespace inrbridge
