@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from inrbridge.gpu.patches import Patches, cut_patches
 from inrbridge.gpu.precision import DTYPES, has_triton, precision
 from inrbridge.ops.sparse import SparseRows
 
-_SHARED = 220 << 10  # bytes of shared memory that a program may take
+_HALO = 52 << 10  # bytes of shared memory for the values at a halo
+_KERNEL = 80 << 10  # bytes of shared memory for a kernel that stays there
+_SIZE = 16  # points of a patch
 _PROGRAMS = 1024  # that keep a GPU busy
 
 
@@ -23,7 +25,7 @@ class Blocks:
     hold: the kernel stays in shared memory. across: the product is laid (outputs, rows).
     """
 
-    points: int = 16
+    points: int = _SIZE
     fields: int = 4
     channels: int = 64
     outputs: int = 64
@@ -77,8 +79,8 @@ class GpuLocal:
         values, cotangent = values.contiguous(), cotangent.contiguous()
         _, b, c = values.shape
         o, c = cotangent.shape[2] // self.groups, c // self.groups
-        blocks = self._blocks(c, o, b, values.dtype)
-        patches = self._patches(blocks.points, back=False)
+        patches = self._patches(self.blocks.points if self.blocks else _SIZE, back=False)
+        blocks = self.blocks or choose_blocks(c, o, b, self.nodes, patches.halo.shape[1], values.dtype)
         tiles = self.groups * math.ceil(c / blocks.channels) * math.ceil(o / blocks.outputs)
         rest = blocks.rest(self.nodes)
         runs = self.nodes // blocks.nodes
@@ -103,8 +105,8 @@ class GpuLocal:
         values, kernel = values.contiguous(), kernel.contiguous()
         _, b, width = values.shape
         c, o = width // self.groups, kernel.shape[2] // self.groups
-        blocks = self._blocks(c, o, b, values.dtype)
-        patches = self._patches(blocks.points, back)
+        patches = self._patches(self.blocks.points if self.blocks else _SIZE, back)
+        blocks = self.blocks or choose_blocks(c, o, b, self.nodes, patches.halo.shape[1], values.dtype)
         out = values.new_empty(self.width if back else self._points, b, kernel.shape[2])
         rest, held = blocks.rest(self.nodes), math.ceil(c / blocks.channels) == 1 and blocks.hold
         tiles = self.groups * math.ceil(o / blocks.outputs)
@@ -161,9 +163,6 @@ class GpuLocal:
     def _points(self) -> int:
         return (self.matrix.edges.numel() - 1) // self.nodes
 
-    def _blocks(self, c: int, o: int, b: int, dtype: torch.dtype) -> Blocks:
-        return self.blocks or choose_blocks(c, o, b, self.nodes, dtype)
-
     def _patches(self, size: int, back: bool) -> Patches:
         """The patches of the output points, or (back) those of the input points, which read the output points."""
         if (size, back) not in self._cut:
@@ -182,13 +181,20 @@ def gpu_local(matrix: SparseRows, width: int, nodes: int, groups: int, like: Ten
     return GpuLocal(matrix, width, nodes, groups, like)
 
 
-def choose_blocks(c: int, o: int, b: int, nodes: int, dtype: torch.dtype) -> Blocks:
-    """The blocks that measured best: 64 channels at a time, and fields to make up 256 numbers a row."""
-    channels = max(16, min(64, 1 << (c - 1).bit_length()))
-    outputs = max(16, min(64, 1 << (o - 1).bit_length()))
-    fields = max(1, min(256 // channels, 1 << (b - 1).bit_length()))
-    blocks = Blocks(channels=channels, outputs=outputs, fields=fields)
-    return blocks if dtype.itemsize == 2 else replace(blocks, hold=False)
+def choose_blocks(c: int, o: int, b: int, nodes: int, halo: int, dtype: torch.dtype) -> Blocks:
+    """The blocks that measured best among those whose values at the halo, and whose kernel if held, fit shared memory."""
+    size = dtype.itemsize
+    channels = _block(c, 128 // size)
+    outputs = _block(o, 64)
+    widest = max(channels, min(512 // size, _HALO // (halo * size)))
+    fields = 1 << (max(1, min(widest // channels, b)).bit_length() - 1)
+    hold = nodes * channels * outputs * size <= _KERNEL
+    return Blocks(fields=fields, channels=channels, outputs=outputs, hold=hold)
+
+
+def _block(count: int, most: int) -> int:
+    """The least power of two, 16 at least, that holds so many, or `most`."""
+    return max(16, min(most, 1 << (count - 1).bit_length()))
 
 
 def _halves(patches: Patches) -> dict[str, int]:

@@ -1,0 +1,390 @@
+"""Try the blocks of the GPU's kernels: the local operator, depth-wise and not, and stacks of SIRENs.
+
+python gpu_blocks.py [--cases WORD ...] [--workers 12]
+
+Every candidate is compiled and run once by a worker beside others, then timed alone as a recorded graph, and compared with
+float64. Anchors: cuDNN, channels last, and a batched product with sine. Rates count the products of the anchor alone.
+"""
+
+import argparse
+import itertools
+import math
+import multiprocessing
+import os
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from inrbridge.domains import Box
+from inrbridge.gpu import perceptron
+from inrbridge.gpu.patches import Patches
+from inrbridge.ops.gpu_local import Blocks, GpuLocal
+from inrbridge.ops.sparse import SparseRows
+from inrbridge.sampling import sobol
+from inrbridge.stencils import Reconstruct, build_stencil, kernel_nodes
+
+B = Blocks
+WIDE = B(channels=64, outputs=64)
+HALF = [
+    WIDE,
+    replace(WIDE, stages=1),
+    replace(WIDE, across=False),
+    replace(WIDE, hold=False),
+    replace(WIDE, points=8, nodes=8),
+    replace(WIDE, points=8, nodes=8, stages=3),
+    replace(WIDE, points=8, nodes=8, fields=2, warps=4),
+    replace(WIDE, fields=2, warps=4),
+    replace(WIDE, fields=2, warps=8),
+    replace(WIDE, fields=2, warps=4, hold=False),
+    replace(WIDE, points=32, nodes=2, fields=2, warps=4, hold=False),
+    replace(WIDE, points=64, nodes=1, fields=1, warps=4, hold=False, across=False, stages=3),
+    replace(WIDE, points=64, nodes=1, fields=1, warps=4, hold=False, across=False, stages=2),
+    replace(WIDE, points=64, nodes=1, fields=2, warps=8, hold=False, across=False, stages=3),
+]
+SINGLE = [
+    B(channels=32, fields=2, warps=4, hold=False),
+    B(channels=32, fields=2, warps=8, hold=False),
+    B(channels=32, fields=4, warps=8, hold=False, stages=1),
+    B(channels=32, fields=4, warps=8, hold=False, nodes=2),
+    B(channels=32, fields=4, warps=8, points=8, nodes=8, hold=False, stages=1),
+    B(channels=32, fields=1, points=64, nodes=1, warps=4, hold=False, across=False),
+    B(channels=32, fields=2, points=64, nodes=1, warps=8, hold=False, across=False),
+    B(channels=64, fields=1, points=64, nodes=1, warps=4, hold=False, across=False, stages=1),
+]
+LARGE = [
+    replace(WIDE, hold=False),
+    replace(WIDE, hold=False, outputs=128, fields=2),
+    replace(WIDE, hold=False, outputs=128, fields=2, warps=4),
+    replace(WIDE, hold=False, outputs=128, points=64, nodes=1, fields=1, warps=4, across=False, stages=3),
+    replace(WIDE, hold=False, outputs=128, points=64, nodes=1, fields=2, warps=8, across=False, stages=3),
+    replace(WIDE, hold=False, outputs=128, channels=32, fields=4),
+]
+GRADIENT = [
+    WIDE,
+    replace(WIDE, fields=2),
+    replace(WIDE, stages=1),
+    replace(WIDE, fields=8, channels=32),
+    replace(WIDE, points=64, nodes=1, fields=1, warps=4),
+    replace(WIDE, points=64, nodes=1, fields=2, warps=8),
+    replace(WIDE, points=32, nodes=2, fields=2, warps=4),
+    replace(WIDE, points=32, nodes=4, fields=2, warps=8),
+]
+GRADIENT_SINGLE = [
+    B(channels=32),
+    B(channels=32, fields=2),
+    B(channels=32, fields=2, points=32, nodes=2, warps=4),
+    B(channels=64, fields=2),
+]
+COLLAPSED = [
+    B(fields=64, channels=16),
+    B(fields=64, channels=16, stages=3),
+    B(fields=32, channels=16, warps=4),
+    B(fields=16, channels=16, warps=4),
+    B(fields=32, channels=32),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Fields, points along each axis, channels, nodes along each axis, dtype, what is computed."""
+
+    name: str
+    fields: int
+    shape: tuple[int, ...]
+    inputs: int
+    outputs: int
+    dtype: torch.dtype
+    what: str
+    blocks: list
+    size: int = 3
+
+    @property
+    def groups(self) -> int:
+        return self.inputs if self.size == 7 else 1
+
+    @property
+    def points(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.fields * self.points * self.inputs // self.groups * self.outputs * self.size ** len(self.shape)
+
+
+def cases() -> list[Case]:
+    bf16, f32 = torch.bfloat16, torch.float32
+    big = (128, 128)
+    paper = (("S1", 48, (32, 32), 32, 64), ("S2", 8, (64, 64), 64, 64), ("S3", 4, (32, 16, 16), 32, 32))
+    return [
+        Case("64", 48, big, 64, 64, bf16, "output", HALF),
+        Case("64", 48, big, 64, 64, bf16, "values_gradient", [HALF[0], HALF[4], HALF[11]]),
+        Case("64", 48, big, 64, 64, bf16, "kernel_gradient", GRADIENT),
+        Case("64", 48, big, 64, 64, f32, "output", SINGLE),
+        Case("64", 48, big, 64, 64, f32, "kernel_gradient", GRADIENT_SINGLE),
+        Case("128", 48, big, 128, 128, bf16, "output", LARGE),
+        Case("7x7 depth-wise", 48, big, 64, 64, bf16, "output", COLLAPSED, 7),
+        Case("7x7 depth-wise", 48, big, 64, 64, bf16, "values_gradient", COLLAPSED[:1], 7),
+        Case("7x7 depth-wise", 48, big, 64, 64, bf16, "kernel_gradient", COLLAPSED[:4], 7),
+        Case("7x7 depth-wise", 48, big, 64, 64, f32, "output", COLLAPSED[:4], 7),
+        *(Case(*sizes, dtype, what, [None]) for sizes in paper for dtype in (bf16, f32)
+          for what in ("output", "values_gradient", "kernel_gradient")),
+    ]  # fmt: skip
+
+
+MATRICES: dict[tuple, SparseRows] = {}  # made before the workers, who inherit them
+CUT: dict[tuple, dict] = {}
+
+
+def matrix_of(case: Case) -> SparseRows:
+    key = (case.shape, case.size)
+    if key not in MATRICES:
+        domain, d = Box.centered(len(case.shape)), len(case.shape)
+        steps = tuple(2 / n for n in case.shape)
+        points = sobol(domain, case.points, torch.Generator().manual_seed(0), dtype=torch.float64)
+        MATRICES[key] = build_stencil(Reconstruct(kernel_nodes((case.size,) * d, steps), steps), points).matrix
+    return MATRICES[key]
+
+
+def cut_key(case: Case, blocks: Blocks | None) -> tuple:
+    return case.shape, case.size, (blocks or Blocks()).points, case.what == "values_gradient"
+
+
+def cut(key: tuple) -> dict:
+    """The patches of one cut as arrays, in a worker."""
+    shape, size, points, back = key
+    whole = GpuLocal(MATRICES[shape, size], math.prod(shape), size ** len(shape), 1, torch.zeros(()))
+    return {name: part.numpy() for name, part in vars(whole._patches(points, back)).items()}
+
+
+def operator(case: Case, blocks: Blocks | None, like: torch.Tensor) -> GpuLocal:
+    """The operator with the patches that were cut for all blocks."""
+    made = GpuLocal(matrix_of(case), case.points, case.size ** len(case.shape), case.groups, like, blocks)
+    key = cut_key(case, blocks)
+    points, halo, weights = (torch.from_numpy(CUT[key][name]).to(like.device) for name in ("points", "halo", "weights"))
+    made._cut[key[2:]] = Patches(points, halo, weights.to(like.dtype))
+    return made
+
+
+def operands(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator(device="cuda").manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, device="cuda").to(case.dtype)
+
+    kernel = draw(case.size ** len(case.shape), case.inputs // case.groups, case.outputs) / 8
+    values, grad = (draw(case.points, case.fields, channels) for channels in (case.inputs, case.outputs))
+    return {"output": (values, kernel), "values_gradient": (kernel, grad), "kernel_gradient": (values, grad)}[case.what]
+
+
+def compiles(job: tuple[int, int]) -> tuple[tuple[int, int], str]:
+    """Run one candidate once in a worker of its own GPU context, which leaves the binary in Triton's cache."""
+    case = cases()[job[0]]
+    try:
+        allow_tf32()
+        arguments = operands(case)
+        getattr(operator(case, case.blocks[job[1]], arguments[0]), case.what)(*arguments)
+        torch.cuda.synchronize()
+        return job, ""
+    except Exception as error:
+        return job, f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:90] if str(error).strip() else ''}"
+
+
+def allow_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+
+
+def timed(run: Callable[[], object], rounds: int = 7) -> float:
+    """Milliseconds of a run inside a recorded graph, the median."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    graph.replay()
+    return timed_eagerly(graph.replay, rounds)
+
+
+def timed_eagerly(run: Callable[[], object], rounds: int = 7) -> float:
+    times = []
+    for _ in range(rounds):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(4):
+            run()
+        stop.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(stop) / 4)
+    return statistics.median(times)
+
+
+def anchor(case: Case) -> Callable[[], object]:
+    """cuDNN's convolution on a grid of as many points, or one of its gradients."""
+    d = len(case.shape)
+    layout = torch.channels_last if d == 2 else torch.channels_last_3d
+    x, g = (torch.randn(case.fields, c, *case.shape, device="cuda", dtype=case.dtype).to(memory_format=layout)
+            for c in (case.inputs, case.outputs))  # fmt: skip
+    w = torch.randn(case.outputs, case.inputs // case.groups, *(case.size,) * d, device="cuda", dtype=case.dtype)
+    w, pads, ones = w.to(memory_format=layout), [case.size // 2] * d, [1] * d
+    if case.what == "output":
+        return lambda: torch.ops.aten.convolution(x, w, None, ones, pads, ones, False, [0] * d, case.groups)
+    mask = [case.what == "values_gradient", case.what == "kernel_gradient", False]
+    return lambda: torch.ops.aten.convolution_backward(g, x, w, None, ones, pads, ones, False, [0] * d, case.groups, mask)
+
+
+def truth(case: Case, arguments: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The same in float64 by a sparse product."""
+    matrix, k, c = matrix_of(case), case.size ** len(case.shape), case.inputs
+    kernel = arguments[1 if case.what == "output" else 0].double() if case.what != "kernel_gradient" else None
+    few = 2 if case.what != "kernel_gradient" else case.fields  # fields that are compared
+    rows = matrix.rows().cuda()
+    stencil = torch.sparse_coo_tensor(
+        torch.stack([rows, matrix.columns.cuda().long()]), matrix.weights.cuda().double(), (case.points * k, case.points)
+    ).coalesce()
+    if case.what == "values_gradient":
+        flow = torch.einsum("mbgo,kcgo->mkbgc", arguments[1][:, :few].double().unflatten(2, (case.groups, -1)),
+                            kernel.unflatten(2, (case.groups, -1))).reshape(case.points * k, few * c)  # fmt: skip
+        return (stencil.t() @ flow).view(-1, few, c)
+    total = 0
+    for first in range(0, few, 2):
+        nodes = (stencil @ arguments[0][:, first : first + 2].double().flatten(1)).view(case.points, k, 2, case.groups, -1)
+        if case.what == "output":
+            return torch.einsum("mkbgc,kcgo->mbgo", nodes, kernel.unflatten(2, (case.groups, -1))).flatten(2)
+        grad = arguments[1][:, first : first + 2].double().unflatten(2, (case.groups, -1))
+        total = total + torch.einsum("mkbgc,mbgo->kcgo", nodes, grad).flatten(2)
+    return total
+
+
+def measure(index: int, case: Case, failures: dict) -> None:
+    arguments = operands(case)
+    expected = truth(case, arguments)
+    few = expected.shape[1] if case.what != "kernel_gradient" else None
+    conv = anchor(case)
+    theirs = timed(conv)
+    kind = {torch.bfloat16: "bf16", torch.float32: "tf32"}[case.dtype]
+    print(f"\n{case.name} {case.what} {kind}: cuDNN {theirs:.4f} ms, {case.flops / theirs / 1e9:.0f} TFLOP/s, "
+          f"eager {timed_eagerly(conv):.4f}", flush=True)  # fmt: skip
+    for number, blocks in enumerate(case.blocks):
+        name = "default" if blocks is None else str(blocks)[7:-1]
+        if (index, number) in failures:
+            print(f"  -      {name}: {failures[index, number]}")
+            continue
+        try:
+            made = operator(case, blocks, arguments[0])
+            run = lambda made=made: getattr(made, case.what)(*arguments)  # noqa: E731
+            out = run()
+            again = run()
+            got = (out[:, :few] if few else out).double()
+            error = float((got - expected).norm() / expected.norm())
+            same = torch.equal(out, again)
+            ours = timed(run)
+            patches = next(iter(made._cut.values()))
+            contraction = (
+                2.0 * patches.weights.numel() * case.fields * (case.outputs if case.what == "values_gradient" else case.inputs)
+            )
+            print(f"  {ours:.4f} ms = {ours / theirs:5.2f} x, {case.flops / ours / 1e9:4.0f} TFLOP/s of the convolution, "
+                  f"{(case.flops + contraction) / ours / 1e9:4.0f} in all, error {error:.1e}{'' if same else ' NOT REPEATED'}, "
+                  f"eager {timed_eagerly(run):.4f}, halo {tuple(patches.halo.shape)}: {name}", flush=True)  # fmt: skip
+        except Exception as failure:
+            print(f"  failed {name}: {type(failure).__name__}: {str(failure)[:200]}", flush=True)
+
+
+def sirens() -> None:
+    """48 networks 2-256-256-256-256-256-3 at 1024 points."""
+    b, n, widths = 48, 1024, (2, *(256,) * 5, 3)
+    for dtype in (torch.bfloat16, torch.float32):
+        generator = torch.Generator(device="cuda").manual_seed(0)
+        layers = []
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            bound = 1 / inputs if index == 0 else math.sqrt(6 / inputs) / 30
+            w, v = (torch.rand(b, *size, generator=generator, device="cuda") * 2 - 1 for size in ((outputs, inputs), (outputs,)))
+            kind = "sine" if index < len(widths) - 2 else "identity"
+            layers.append(perceptron.Layer((w * bound).to(dtype), (v / math.sqrt(inputs)).to(dtype), kind, 30.0))
+        x = torch.rand(n, 2, generator=generator, device="cuda") * 2 - 1
+        expected = x.double().expand(b, n, 2)
+        for layer in layers:
+            expected = torch.baddbmm(layer.bias.double()[:, None], expected, layer.weight.double().mT)
+            expected = torch.sin(30 * expected) if layer.kind == "sine" else expected
+        flops = 2.0 * b * n * sum(i * o for i, o in itertools.pairwise(widths))
+
+        def plain(x=x, layers=layers, dtype=dtype):
+            y = x.to(dtype).expand(b, n, 2)
+            for layer in layers:
+                y = torch.baddbmm(layer.bias[:, None], y, layer.weight.mT)
+                y = y.mul_(layer.omega).sin_() if layer.kind == "sine" else y
+            return y
+
+        theirs = timed(plain)
+        error = float((plain().double() - expected).norm() / expected.norm())
+        print(f"\nSIRENs {dtype}: baddbmm and sine {theirs:.4f} ms, {flops / theirs / 1e9:.0f} TFLOP/s, error {error:.1e}, "
+              f"eager {timed_eagerly(plain):.4f}")  # fmt: skip
+        kept_blocks = perceptron._WIDE[dtype.itemsize]
+        tried = [kept_blocks._replace(points=p, outputs=o, inputs=i, warps=w, stages=s) for p, o, i, w, s in (
+            (128, 128, 64, 8, 3), (128, 128, 32, 8, 3), (128, 128, 64, 8, 4), (64, 128, 64, 4, 3), (128, 64, 64, 4, 3),
+            (128, 256, 64, 8, 3),
+            (64, 256, 64, 4, 3), (64, 256, 64, 8, 3), (256, 128, 64, 8, 3),
+        )]  # fmt: skip
+        for blocks in tried:
+            try:
+                perceptron._WIDE[dtype.itemsize] = blocks
+                y, _ = perceptron.forward(x, layers, False)
+                error = float((y.double() - expected).norm() / expected.norm())
+                ours = timed(lambda x=x, layers=layers: perceptron.forward(x, layers, False))
+                grad = torch.randn_like(y)
+
+                def both(x=x, layers=layers, grad=grad):
+                    _, kept = perceptron.forward(x, layers, True)
+                    return perceptron.backward(x, layers, kept, grad, True, False)
+
+                print(f"  {ours:.4f} ms = {ours / theirs:.2f} x, {flops / ours / 1e9:.0f} TFLOP/s, error {error:.1e}, eager "
+                      f"{timed_eagerly(lambda x=x, layers=layers: perceptron.forward(x, layers, False)):.4f}, with gradients "
+                      f"{timed(both):.4f}: {blocks}", flush=True)  # fmt: skip
+            except Exception as failure:
+                print(f"  failed {blocks}: {type(failure).__name__}: {str(failure)[:160]}", flush=True)
+        perceptron._WIDE[dtype.itemsize] = kept_blocks
+
+
+def ceilings() -> None:
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    big = torch.randn(1 << 30, device="cuda", dtype=torch.bfloat16)
+    other = torch.empty_like(big)
+    product, copy = timed(lambda: a @ a), timed(lambda: other.copy_(big))
+    print(f"{torch.cuda.get_device_name()}: bf16 product {2 * 8192**3 / product / 1e9:.0f} TFLOP/s, "
+          f"copy {2 * big.numel() * 2 / copy / 1e9:.2f} TB/s")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=[], help="only cases whose name and computation hold one of these words")
+    parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1))
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # a pool of threads would not live on in the forked workers
+    started = time.time()
+    chosen = [i for i, case in enumerate(cases())
+              if not args.cases or any(word in f"{case.name} {case.what} {case.dtype}" for word in args.cases)]  # fmt: skip
+    jobs = [(i, j) for i in chosen for j in range(len(cases()[i].blocks))]
+    for i in chosen:
+        matrix_of(cases()[i])
+    print(f"stencils {time.time() - started:.0f} s", flush=True)
+    keys = sorted({cut_key(cases()[i], cases()[i].blocks[j]) for i, j in jobs}, key=lambda key: -key[1])
+    with multiprocessing.get_context("fork").Pool(args.workers) as pool:
+        CUT.update(zip(keys, pool.map(cut, keys, chunksize=1), strict=True))
+    print(f"patches {time.time() - started:.0f} s", flush=True)
+    with multiprocessing.get_context("fork").Pool(args.workers) as pool:
+        failures = {job: error for job, error in pool.imap_unordered(compiles, jobs) if error}
+    print(f"compiled {time.time() - started:.0f} s", flush=True)
+    allow_tf32()
+    with torch.no_grad():
+        for step in (ceilings, sirens, *(lambda i=i: measure(i, cases()[i], failures) for i in chosen)):
+            try:
+                step()
+            except Exception:
+                traceback.print_exc()
+    print(f"\nall {time.time() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
