@@ -14,6 +14,8 @@ import torch
 from scipy.sparse import bmat, csgraph, csr_matrix, diags
 from torch import Tensor
 
+_LONGEST = 512  # columns of a halo that the blocks of a kernel hold
+_SPARSEST = 64  # weights of a patch for each that is not zero: 14 are usual
 _LANDMARKS = 6  # distances to so many points place a point of the plane or of space without doubt
 # Lengths of a halo: blocks of a kernel are powers of two, and two of them make it up.
 _LENGTHS = sorted({2**high + low for high in range(4, 24) for low in (0, *(2**low for low in range(4, high)))})
@@ -22,7 +24,7 @@ _LENGTHS = sorted({2**high + low for high in range(4, 24) for low in (0, *(2**lo
 @dataclass(frozen=True, eq=False)
 class Patches:
     """Patches of `size` points each: what they write, what they read and by which weights. Places that are not used read
-    column 0 with weight 0 and write nowhere."""
+    what another one reads, with weight 0, and write nowhere."""
 
     points: Tensor  # (g, size), int32; -1 where unused
     halo: Tensor  # (g, h), int32
@@ -32,9 +34,14 @@ class Patches:
     def nodes(self) -> int:
         return self.weights.shape[1]
 
+    def to(self, like: Tensor) -> Patches:
+        """The same on the device and in the dtype of a tensor."""
+        return Patches(self.points.to(like.device), self.halo.to(like.device), self.weights.to(like))
 
-def cut_patches(point: Tensor, node: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int, int], size: int,
-                like: Tensor) -> Patches:  # fmt: skip
+
+def cut_patches(
+    point: Tensor, node: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int, int], size: int
+) -> Patches | None:
     """Cut a sparse tensor (m, k, n) into patches of its points.
 
     Args:
@@ -43,29 +50,34 @@ def cut_patches(point: Tensor, node: Tensor, column: Tensor, weight: Tensor, sha
         size: points of a patch.
 
     Returns:
-        Patches on the device and in the dtype of `like`; the halo is as long as costs least in all.
+        Patches in float32; the halo is as long as costs least in all. None where points have little in common, or read so much
+        that blocks of a kernel do not hold it.
     """
     point, node, column = (part.numpy() for part in (point, node, column))
     count, nodes, width = shape
     reads = csr_matrix((np.ones(len(column)), (point, column)), shape=(count, width))
     reads.sum_duplicates()
     reads.data[:] = 1
+    if count == 0 or np.diff(reads.indptr).max() > _LONGEST:
+        return None
     patch, place = _cluster(reads, size)
     patch, place, length = _split(reads, patch, place)
     groups = int(patch.max(initial=0)) + 1
+    if length > _LONGEST or groups * nodes * size * length > _SPARSEST * len(column):
+        return None
 
     key, where = np.unique(patch[point].astype(np.int64) * width + column, return_inverse=True)
     owner, read = np.divmod(key, width)
     rank = np.arange(len(key)) - np.searchsorted(owner, np.arange(groups))[owner]  # place of a column in its halo
     halo = np.zeros((groups, length), np.int32)
+    halo[owner] = read[:, None]
     halo[owner, rank] = read
     points = np.full((groups, size), -1, np.int32)
     points[patch, place] = np.arange(count)
     index = ((patch[point] * nodes + node) * size + place[point]) * length + rank[where]
-    dense = torch.zeros(groups * nodes * size * length, dtype=torch.promote_types(like.dtype, torch.float32))
+    dense = torch.zeros(groups * nodes * size * length, dtype=torch.float32)
     dense.index_add_(0, torch.from_numpy(index), weight.to(dense.dtype))
-    points, halo = (torch.from_numpy(index).to(like.device) for index in (points, halo))
-    return Patches(points, halo, dense.view(groups, nodes, size, length).to(like))
+    return Patches(torch.from_numpy(points), torch.from_numpy(halo), dense.view(groups, nodes, size, length))
 
 
 def _cluster(reads: csr_matrix, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inrbridge.ops.compiled_local import CompiledLocal, PatchedStencil, compiled_local
 from inrbridge.ops.dispatch import Dispatched
-from inrbridge.ops.gpu_local import GpuLocal, gpu_local
+from inrbridge.ops.gpu_local import CutStencil, GpuLocal, gpu_local
 from inrbridge.ops.multilinear import by_number
 from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
@@ -51,6 +51,11 @@ class Placements:
         """The same for the compiled kernels."""
         return PatchedStencil(self.matrix, self.n, self.nodes)
 
+    @cached_property
+    def cut(self) -> CutStencil:
+        """The same for the GPU's kernels."""
+        return CutStencil(self.matrix, self.n, self.nodes)
+
     def forward(self, like: Tensor) -> SparseRows:
         return self._beside(like, "forward", lambda: self.matrix)
 
@@ -71,7 +76,7 @@ def local_operator(placements: Placements, groups: int = 1) -> Dispatched:
         return LocalOperator(placements.forward(like), lambda: placements.exchanged(like), groups)
 
     def gpu(like: Tensor) -> GpuLocal | None:
-        return gpu_local(placements.matrix, placements.n, placements.nodes, groups, like)
+        return gpu_local(placements.cut, groups, like, plain(like))
 
     def compiled(like: Tensor) -> CompiledLocal | None:
         return compiled_local(placements.patched, groups, like)

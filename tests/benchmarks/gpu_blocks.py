@@ -21,8 +21,9 @@ import torch
 
 from inrbridge.domains import Box
 from inrbridge.gpu import perceptron
+from inrbridge.gpu.launching import Blocks
 from inrbridge.gpu.patches import Patches
-from inrbridge.ops.gpu_local import Blocks, GpuLocal
+from inrbridge.ops.gpu_local import CutStencil, GpuLocal
 from inrbridge.ops.sparse import SparseRows
 from inrbridge.sampling import sobol
 from inrbridge.stencils import Reconstruct, build_stencil, kernel_nodes
@@ -156,17 +157,16 @@ def cut_key(case: Case, blocks: Blocks | None) -> tuple:
 def cut(key: tuple) -> dict:
     """The patches of one cut as arrays, in a worker."""
     shape, size, points, back = key
-    whole = GpuLocal(MATRICES[shape, size], math.prod(shape), size ** len(shape), 1, torch.zeros(()))
-    return {name: part.numpy() for name, part in vars(whole._patches(points, back)).items()}
+    whole = CutStencil(MATRICES[shape, size], math.prod(shape), size ** len(shape))
+    return {name: part.numpy() for name, part in vars(whole.patches(torch.zeros(()), back, points)).items()}
 
 
 def operator(case: Case, blocks: Blocks | None, like: torch.Tensor) -> GpuLocal:
     """The operator with the patches that were cut for all blocks."""
-    made = GpuLocal(matrix_of(case), case.points, case.size ** len(case.shape), case.groups, like, blocks)
+    stencil = CutStencil(matrix_of(case), case.points, case.size ** len(case.shape))
     key = cut_key(case, blocks)
-    points, halo, weights = (torch.from_numpy(CUT[key][name]).to(like.device) for name in ("points", "halo", "weights"))
-    made._cut[key[2:]] = Patches(points, halo, weights.to(like.dtype))
-    return made
+    stencil._cut[key[2:]] = Patches(*(torch.from_numpy(CUT[key][name]) for name in ("points", "halo", "weights")))
+    return GpuLocal(stencil, case.groups, None, blocks)
 
 
 def operands(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -281,7 +281,7 @@ def measure(index: int, case: Case, failures: dict) -> None:
             error = float((got - expected).norm() / expected.norm())
             same = torch.equal(out, again)
             ours = timed(run)
-            patches = next(iter(made._cut.values()))
+            patches = made.stencil._cut[cut_key(case, blocks)[2:]]
             contraction = (
                 2.0 * patches.weights.numel() * case.fields * (case.outputs if case.what == "values_gradient" else case.inputs)
             )

@@ -1,0 +1,149 @@
+"""Floor 1: the local operator on patches by Triton: blocks that suit the sizes at hand, and the launches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrbridge.gpu.patches import Patches
+from inrbridge.gpu.precision import precision
+
+SIZE = 16  # points of a patch
+_HALO = 52 << 10  # bytes of shared memory for the values at a halo
+_KERNEL = 80 << 10  # bytes of shared memory for a kernel that stays there
+_PROGRAMS = 1024  # that keep a GPU busy
+_PARTS = 264  # sums of a kernel's gradient that are made at a time: two for each multiprocessor of the largest GPUs
+DEPTHWISE_NODES = 128  # nodes of a depth-wise kernel that one block holds
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a kernel is cut: points of a patch, fields, channels, output channels, nodes at a time, warps and stages.
+
+    hold: the kernel stays in shared memory. across: the product is laid (outputs, rows).
+    """
+
+    points: int = SIZE
+    fields: int = 4
+    channels: int = 64
+    outputs: int = 64
+    nodes: int = 4
+    warps: int = 8
+    stages: int = 2
+    hold: bool = True
+    across: bool = True
+
+    def rest(self, nodes: int) -> int:
+        """Nodes taken at last, after runs of `self.nodes`: a power of two that fills a product, some of which may not exist."""
+        left = nodes % self.nodes
+        return left and max(1 << (left - 1).bit_length(), 16 // self.points)
+
+
+def choose_blocks(c: int, o: int, b: int, patches: Patches) -> Blocks:
+    """The blocks that measured best among those whose values at the halo, and whose kernel if held, fit shared memory."""
+    size, halo = patches.weights.dtype.itemsize, patches.halo.shape[1]
+    channels, outputs = _block(c, 128 // size), _block(o, 64)
+    widest = max(channels, min(512 // size, _HALO // (halo * size)))
+    fields = 1 << (max(1, min(widest // channels, b)).bit_length() - 1)
+    hold = c <= channels and patches.nodes * channels * outputs * size <= _KERNEL
+    return Blocks(patches.points.shape[1], fields, channels, outputs, hold=hold)
+
+
+def choose_depthwise_blocks(b: int, patches: Patches) -> Blocks:
+    """The same for the depth-wise operator."""
+    return Blocks(patches.points.shape[1], fields=_block(b, 64), channels=16)
+
+
+def apply(values: Tensor, kernel: Tensor, patches: Patches, count: int, groups: int, blocks: Blocks | None = None) -> Tensor:
+    """Values (n, b, c), kernel (k, c / groups, o) -> (count, b, o)."""
+    from inrbridge.gpu import local
+
+    values, kernel = values.contiguous(), kernel.contiguous()
+    _, b, width = values.shape
+    c, o = width // groups, kernel.shape[2] // groups
+    blocks = blocks or choose_blocks(c, o, b, patches)
+    out = values.new_empty(count, b, kernel.shape[2])
+    deep, tiles = math.ceil(c / blocks.channels), groups * math.ceil(o / blocks.outputs)
+    parts = max(1, min(math.ceil(b / blocks.fields), _PROGRAMS // (len(patches.points) * tiles)))
+    local.forward[(len(patches.points), parts, tiles)](
+        values, kernel, patches.weights, patches.halo, patches.points, out, b, c, o, width, kernel.shape[2],
+        **_sizes(patches, blocks), NODES=blocks.nodes, REST=blocks.rest(patches.nodes), BLOCKS=deep,
+        HOLD=blocks.hold and deep == 1, ACROSS=blocks.across,
+    )  # fmt: skip
+    return out
+
+
+def kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, groups: int, blocks: Blocks | None = None) -> Tensor:
+    """Values (n, b, c), cotangent (m, b, o) -> (k, c / groups, o): parts of the patches one beside the other, then their sum."""
+    from inrbridge.gpu import local
+
+    values, cotangent = values.contiguous(), cotangent.contiguous()
+    _, b, width = values.shape
+    c, o, k = width // groups, cotangent.shape[2] // groups, patches.nodes
+    blocks = blocks or choose_blocks(c, o, b, patches)
+    tiles = groups * math.ceil(c / blocks.channels) * math.ceil(o / blocks.outputs)
+    runs, rest = k // blocks.nodes, blocks.rest(k)
+    parts = max(1, min(len(patches.points), _PARTS // (max(1, runs) * tiles)))
+    partial = torch.empty(parts, k, c, cotangent.shape[2], dtype=torch.float32, device=values.device)
+    for start, count, together in ((0, runs, blocks.nodes), (runs * blocks.nodes, 1, rest)):
+        if count and together:
+            local.kernel_gradient[(parts, count, tiles)](
+                values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), b, c, o,
+                width, cotangent.shape[2], start, **_sizes(patches, blocks), NODES=together,
+            )  # fmt: skip
+    return partial.sum(0).to(values.dtype)
+
+
+def apply_depthwise(values: Tensor, kernel: Tensor, patches: Patches, count: int, blocks: Blocks | None = None) -> Tensor:
+    """Values (n, b, c), kernel (k, c) -> (count, b, c), each channel by itself."""
+    from inrbridge.gpu import depthwise
+
+    values, kernel, (_, b, c) = values.contiguous(), kernel.contiguous(), values.shape
+    blocks = blocks or choose_depthwise_blocks(b, patches)
+    out = values.new_empty(count, b, c)
+    grid = (len(patches.points), math.ceil(c / blocks.channels), math.ceil(b / blocks.fields))
+    depthwise.forward[grid](
+        values, kernel, patches.weights, patches.halo, patches.points, out, patches.halo.shape[1], b, c,
+        **_depthwise_sizes(patches, blocks),
+    )  # fmt: skip
+    return out
+
+
+def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, blocks: Blocks | None = None) -> Tensor:
+    """Values (n, b, c), cotangent (m, b, c) -> (k, c)."""
+    from inrbridge.gpu import depthwise
+
+    values, cotangent, (_, b, c) = values.contiguous(), cotangent.contiguous(), values.shape
+    blocks = blocks or choose_depthwise_blocks(b, patches)
+    tiles = math.ceil(c / blocks.channels)
+    parts = max(1, min(len(patches.points), 4 * _PARTS // tiles))
+    partial = torch.empty(parts, patches.nodes, c, dtype=torch.float32, device=values.device)
+    depthwise.kernel_gradient[(parts, tiles)](
+        values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), patches.halo.shape[1],
+        b, c, **_depthwise_sizes(patches, blocks),
+    )  # fmt: skip
+    return partial.sum(0).to(values.dtype)
+
+
+def _sizes(patches: Patches, blocks: Blocks) -> dict:
+    length = patches.halo.shape[1]
+    high = 1 << (length.bit_length() - 1)  # a length is a sum of two powers of two
+    return {"K": patches.nodes, "P": blocks.points, "H0": high, "H1": length - high, "F": blocks.fields, "C": blocks.channels,
+            "OUT": blocks.outputs, **_options(patches, blocks)}  # fmt: skip
+
+
+def _depthwise_sizes(patches: Patches, blocks: Blocks) -> dict:
+    return {"P": blocks.points, "K": patches.nodes, "NODES": _block(patches.nodes, DEPTHWISE_NODES), "H": 16,
+            "F": blocks.fields, "C": blocks.channels, **_options(patches, blocks)}  # fmt: skip
+
+
+def _options(patches: Patches, blocks: Blocks) -> dict:
+    return {"PRECISION": precision(patches.weights.dtype), "num_warps": blocks.warps, "num_stages": blocks.stages}
+
+
+def _block(count: int, most: int) -> int:
+    """The least power of two, 16 at least, that holds so many, or `most`."""
+    return max(16, min(most, 1 << (count - 1).bit_length()))
