@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -17,9 +18,7 @@ from inrbridge.ops.bilinear import BilinearOperator, form_of
 from inrbridge.ops.multilinear import Multilinear
 
 PATHS = ("gpu", "compiled", "plain")
-Maker = Callable[
-    [Tensor], BilinearOperator | None
-]  # of an operator beside an empty tensor, or of None where the path does not serve it
+Operator = TypeVar("Operator")
 
 _forced: list[str] = []  # of this process: backward passes run in threads of their own
 
@@ -41,23 +40,54 @@ def using(path: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
+class Paths(Generic[Operator]):
+    """The ways to compute one operator.
+
+    Args:
+        makers: for each path what makes the operator for the device and dtype of an empty tensor, or returns None where the path
+            does not serve them; asked once, at the first call.
+    """
+
+    makers: Mapping[str, Callable[[Tensor], Operator | None]]
+    _made: dict = field(default_factory=dict, repr=False)
+
+    def beside(self, like: Tensor) -> Operator:
+        """Return the operator that serves tensors like this one."""
+        key = (like.device, like.dtype, _forced[-1] if _forced else None)
+        if key not in self._made:
+            self._made[key] = self._make(like)
+        return self._made[key]
+
+    def _make(self, like: Tensor) -> Operator:
+        for path in _forced[-1:] or PATHS:
+            made = self.makers[path](like.new_empty(0)) if path in self.makers else None
+            if made is not None:
+                return made
+        raise ConfigError(
+            f'Got values of {like.dtype} on {like.device} for the path "{_forced[-1]}", which does not serve them here; expected '
+            'others; leave `using`, or use "plain".'
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Dispatched:
     """A local operator wherever its arguments are, as a `BilinearOperator` of points-first tensors.
 
     Args:
-        paths: for each path what makes the operator for the device and dtype of an empty tensor: once, at the first call.
+        paths: makers of `Paths`.
         n_in, n_out: points of the values and of the output. nodes: of the kernel. groups: of channels.
     """
 
-    paths: Mapping[str, Maker]
+    paths: Mapping[str, Callable[[Tensor], BilinearOperator | None]]
     n_in: int
     n_out: int
     nodes: int
     groups: int = 1
     form: Multilinear = field(init=False, repr=False)
-    _made: dict = field(default_factory=dict, repr=False)
+    _paths: Paths[BilinearOperator] = field(init=False, repr=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "_paths", Paths(self.paths))
         object.__setattr__(self, "form", form_of(self, self.shape))
 
     def shape(self, place: int, first: Tensor, second: Tensor) -> tuple[int, ...]:
@@ -82,17 +112,4 @@ class Dispatched:
 
     def beside(self, like: Tensor) -> BilinearOperator:
         """Return the operator that serves tensors like this one."""
-        key = (like.device, like.dtype, _forced[-1] if _forced else None)
-        if key not in self._made:
-            self._made[key] = self._make(like)
-        return self._made[key]
-
-    def _make(self, like: Tensor) -> BilinearOperator:
-        for path in _forced[-1:] or PATHS:
-            made = self.paths[path](like.new_empty(0)) if path in self.paths else None
-            if made is not None:
-                return made
-        raise ConfigError(
-            f'Got values of {like.dtype} on {like.device} for the path "{_forced[-1]}", which does not serve them here; expected '
-            'others; leave `using`, or use "plain".'
-        )
+        return self._paths.beside(like)
