@@ -27,6 +27,7 @@ _CACHE_NUMBERS = 2**18
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": torch.relu,
+    "waves": lambda x: torch.cat([x[..., : x.shape[-1] // 2].cos(), x[..., x.shape[-1] // 2 :].sin()], -1),
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "selu": functional.selu,
@@ -54,7 +55,8 @@ def perceptron(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     Args:
         x: (b, n, in), or (n, in) shared by all.
         layers: `Layer(weight (b, out, in), bias (b, out) or None, kind, omega)`: y = kind(W x + b), where the kind is "sine",
-            sin(omega (W x + b)), a name in ACTIVATIONS, or any function of tensors.
+            sin(omega (W x + b)), "waves", cosines of the first half of W x + b and sines of the second, another name in
+            ACTIVATIONS, or any function of tensors.
 
     Returns:
         (b, n, out) in the dtype of x; on a GPU layers of 16 bits are multiplied as such, and else in the dtype of x.
@@ -63,18 +65,21 @@ def perceptron(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     >>> perceptron(torch.ones(3, 2), [Layer(ones, ones[..., 0], "relu"), Layer(ones[..., :1], None)]).shape
     torch.Size([5, 3, 1])
     """
-    *hidden, last = layers
-    if last.kind not in _compiled.KINDS:  # stands alone behind the others
-        return _activation(last.kind)(perceptron(x, [*hidden, last._replace(kind="identity")]))
-    if _gpu.available(x, layers) and _is_eager():
-        return _run(_gpu, x, layers).to(x.dtype)
-    layers = [
-        layer._replace(weight=layer.weight.to(x.dtype), bias=None if layer.bias is None else layer.bias.to(x.dtype))
-        for layer in layers
-    ]
-    if _compiled.available(x, layers) and _is_eager():
-        return _run(_compiled, x, layers)
+    for kernels in (_compiled, _gpu):
+        if kernels.available(x, layers) and _is_eager():
+            return _run(kernels, x, layers).to(x.dtype)
+    first, last = layers[0], layers[-1]
+    if last.kind not in _compiled.KINDS:  # it stands alone behind the others, which kernels may know
+        return _activation(last.kind)(perceptron(x, [*layers[:-1], last._replace(kind="identity")]))
+    if first.kind == "waves" and x.device.type != "cpu":
+        return perceptron(_plain(x, [_in_dtype(first, x.dtype)]), layers[1:])
+    if any(tensor.dtype != x.dtype for layer in layers for tensor in layer[:2] if tensor is not None):
+        return perceptron(x, [_in_dtype(layer, x.dtype) for layer in layers])
     return _plain(x, layers)
+
+
+def _in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
+    return layer._replace(weight=layer.weight.to(dtype), bias=None if layer.bias is None else layer.bias.to(dtype))
 
 
 def _is_eager() -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from inrbridge import batched
+from inrbridge.compiled import building
 from inrbridge.compiled import perceptron as compiled
 
 
@@ -40,7 +41,8 @@ def one_by_one(x, layers):
         y = x if x.ndim == 2 else x[i]
         for weight, bias, kind, omega in layers:
             y = torch.nn.functional.linear(y, weight[i], None if bias is None else bias[i])
-            known = {"sine": lambda z, omega=omega: torch.sin(omega * z), "relu": torch.relu, "identity": lambda z: z}
+            known = {"sine": lambda z, omega=omega: torch.sin(omega * z), "relu": torch.relu, "identity": lambda z: z,
+                     "waves": lambda z: torch.cat([z.chunk(2, -1)[0].cos(), z.chunk(2, -1)[1].sin()], -1)}  # fmt: skip
             y = known.get(kind, kind)(y)
         rows.append(y)
     return torch.stack(rows)
@@ -55,8 +57,10 @@ def path(request, monkeypatch):
     """Both paths of networks on the CPU."""
     if request.param == "plain":
         monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
-    elif compiled.library("perceptron") is None:
+    elif building._compiler() is None:
         pytest.skip("there is no C++ compiler here: the plain path does the work")
+    else:
+        assert compiled.available(torch.zeros(1, 1), []), "the kernels do not compile"
     return request.param
 
 
@@ -69,6 +73,7 @@ def path(request, monkeypatch):
         (5, 37, [40, 17, 5, 50, 9], ["relu", "identity", "sine", "relu"]),
         (1, 1300, [3, 64, 4], ["sine", torch.tanh]),
         (2, 50, [2, 20, 20, 3], ["sine", torch.sigmoid, "sine"]),
+        (3, 90, [2, 22, 9, 6], ["waves", "relu", "waves"]),
         (4, 0, [1, 1, 1], ["relu", "identity"]),
     ],
 )

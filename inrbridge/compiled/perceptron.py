@@ -33,10 +33,12 @@ def available(x: Tensor, layers: Sequence[Layer]) -> bool:
     """Say whether the compiled networks take these tensors: all of 32 or all of 64 bits on the CPU, where there is a compiler."""
     if x.device.type != "cpu" or x.dtype not in _NAMES or library("perceptron") is None:
         return False
-    tensors = [tensor for layer in layers for tensor in layer[:2] if tensor is not None]
-    return all(tensor.dtype == x.dtype and tensor.device == x.device for tensor in tensors) and all(
-        layer.kind in _NUMBERS for layer in layers
-    )
+    for weight, bias, kind, _ in layers:
+        if weight.dtype != x.dtype or weight.device != x.device or kind not in _NUMBERS:
+            return False
+        if bias is not None and (bias.dtype != x.dtype or bias.device != x.device):
+            return False
+    return True
 
 
 def forward(x: Tensor, layers: Sequence[Layer], keep: bool) -> tuple[Tensor, list[Tensor | None]]:

@@ -8,6 +8,7 @@ Networks Learn High Frequency Functions in Low Dimensional Domains").
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,13 @@ class FourierField(nn.Module):
         self.domain.check_shape(coords)
         x = to_unit(coords, self.domain, self.frequencies.dtype, self.normalize)
         pairs = [(layer.weight.to(x.dtype), layer.bias.to(x.dtype)) for layer in self.layers]
-        return self._evaluate(x, self.frequencies.to(x.dtype), pairs, functional.linear).to(coords.dtype)
+        phase = (self.angle * x) @ self.frequencies.to(x.dtype).mT
+        h = torch.cat([x, phase.cos(), phase.sin()] if self.raw else [phase.cos(), phase.sin()], -1)
+        for i, (weight, bias) in enumerate(pairs):
+            if i:
+                h = functional.softplus(h, self.beta) if self.activation == "softplus" else ACTIVATIONS[self.activation](h)
+            h = functional.linear(torch.cat([h, x], -1) if i in self.skips else h, weight, bias)
+        return FINALS[self.final](h).to(coords.dtype)
 
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Evaluate b networks of this architecture: coords (n, d) or (b, n, d) -> values (b, n, channels).
@@ -110,18 +117,30 @@ class FourierField(nn.Module):
         "layers.i.bias" (b, out). Differentiable in the states and in the coordinates.
         """
         x = to_unit(coords, self.domain, self.frequencies.dtype, self.normalize)
+        if self.raw or self.skips:  # the coordinates are joined to what layers gave: a few fields at a time
+            return in_chunks(self._joined, states, x, max(2 * self.features, *self.hidden)).to(coords.dtype)
+        return batched.perceptron(self.angle * x, [self._waves(states), *self._rows(states)]).to(coords.dtype)
 
-        def evaluate(x: Tensor, states: Mapping[str, Tensor]) -> Tensor:
-            pairs = [(states[f"layers.{i}.weight"], states[f"layers.{i}.bias"]) for i in range(len(self.layers))]
-            return self._evaluate(x, states["frequencies"], pairs, batched.linear)
+    def _joined(self, x: Tensor, states: Mapping[str, Tensor]) -> Tensor:
+        """Evaluate with coordinates (b, n, d) before the features, or beside the values that some layers read."""
+        h = batched.perceptron(self.angle * x, [self._waves(states)]) if self.features else x[..., :0]
+        h = torch.cat([x, h], -1) if self.raw else h
+        layers, start = self._rows(states), 0
+        for end in (*sorted(self.skips), len(layers)):
+            h = batched.perceptron(h, layers[start:end])
+            h, start = h if end == len(layers) else torch.cat([h, x], -1), end
+        return h
 
-        return in_chunks(evaluate, states, x, max(2 * self.features, *self.hidden)).to(coords.dtype)
+    def _waves(self, states: Mapping[str, Tensor]) -> batched.Layer:
+        frequencies = states["frequencies"]
+        return batched.Layer(torch.cat([frequencies, frequencies], 1), None, "waves")
 
-    def _evaluate(self, x: Tensor, frequencies: Tensor, pairs: list[tuple[Tensor, Tensor]], linear: Callable) -> Tensor:
-        phase = (self.angle * x) @ frequencies.mT
-        h = torch.cat([x, phase.cos(), phase.sin()] if self.raw else [phase.cos(), phase.sin()], -1)
-        for i, (weight, bias) in enumerate(pairs):
-            if i:
-                h = functional.softplus(h, self.beta) if self.activation == "softplus" else ACTIVATIONS[self.activation](h)
-            h = linear(torch.cat([h, x], -1) if i in self.skips else h, weight, bias)
-        return FINALS[self.final](h)
+    def _rows(self, states: Mapping[str, Tensor]) -> list[batched.Layer]:
+        last = len(self.layers) - 1
+        kinds = [*[self._kind()] * last, self.final]
+        return [batched.Layer(states[f"layers.{i}.weight"], states[f"layers.{i}.bias"], kinds[i]) for i in range(last + 1)]
+
+    def _kind(self) -> str | Callable[[Tensor], Tensor]:
+        if self.activation == "softplus":
+            return partial(functional.softplus, beta=self.beta)
+        return self.activation if self.activation in ("relu", "sine") else ACTIVATIONS[self.activation]

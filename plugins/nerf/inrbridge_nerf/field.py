@@ -9,7 +9,7 @@ radiance:  density = softplus(density(h)), colours = sigmoid(colour(branch(encod
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -193,21 +193,21 @@ class NerfField(nn.Module):
         return entered, self.convention.places(entered, self.frequencies), directions
 
     def _evaluate(self, states: Mapping[str, Tensor], entered: Tensor, encoded: Tensor, directions: Tensor) -> Tensor:
-        act = ACTIVATIONS[self.activation]
-        h = encoded
-        for i in range(self.layers):
-            h = _affine(states, f"trunk.{i}", *([h] if i == 0 else [encoded, h] if i in self.skips else [h]))
-            h = act(h) if i or self.first_active else h
-        if self.head != "radiance":
-            return self._read(_affine(states, "readout", h), entered)
-        density = self.convention.density_of(_affine(states, "density", h), entered)
+        last = self.head != "radiance"
+        act = self.activation if self.activation == "relu" else ACTIVATIONS[self.activation]
+        rows = [_layer(states, f"trunk.{i}", act if i or self.first_active else "identity") for i in range(self.layers)]
+        rows += [_layer(states, "readout")] if last else []
+        h = batched.perceptron(encoded, rows[: self.skips[0] if self.skips else len(rows)])
+        for start, end in pairwise((*self.skips, len(rows))):
+            h = batched.perceptron(_join(encoded, h), rows[start:end])
+        if last:
+            return self._read(h, entered)
+        density = self.convention.density_of(batched.perceptron(h, [_layer(states, "density")]), entered)
         if self.feature_kind != "none":
-            h = _affine(states, "feature", h)
-            h = act(h) if self.feature_kind == "active" else h
-        for i in range(len(self.branch_widths)):
-            h = act(_affine(states, f"branch.{i}", *([h] if i else [directions, h])))
-        last = [h] if self.branch_widths else [directions, h]
-        return torch.cat([self.convention.colour_of(_affine(states, "colour", *last)), density], -1)
+            h = batched.perceptron(h, [_layer(states, "feature", act if self.feature_kind == "active" else "identity")])
+        rows = [*(_layer(states, f"branch.{i}", act) for i in range(len(self.branch_widths))), _layer(states, "colour")]
+        colours = batched.perceptron(_join(directions, h), rows)
+        return torch.cat([self.convention.colour_of(colours), density], -1)
 
     def _read(self, out: Tensor, entered: Tensor) -> Tensor:
         if self.head == "values":
@@ -215,11 +215,10 @@ class NerfField(nn.Module):
         return torch.cat([self.convention.colour_of(out[..., :3]), self.convention.density_of(out[..., 3:], entered)], -1)
 
 
-def _affine(states: Mapping[str, Tensor], name: str, *parts: Tensor) -> Tensor:
-    """Return W (x_1 | x_2 | ...) + bias of b layers: parts (b, n, .) or, shared by all, (n, .) -> (b, n, out)."""
-    weight, value, start = states[f"{name}.weight"], states[f"{name}.bias"].unsqueeze(1), 0
-    for part in parts:  # a product for each part, where joining the parts would copy them
-        end = start + part.shape[-1]
-        value = torch.baddbmm(value, part.expand(weight.shape[0], *part.shape[-2:]), weight[..., start:end].mT)
-        start = end
-    return value
+def _layer(states: Mapping[str, Tensor], name: str, kind: str | Callable[[Tensor], Tensor] = "identity") -> batched.Layer:
+    return batched.Layer(states[f"{name}.weight"], states[f"{name}.bias"], kind)
+
+
+def _join(shared: Tensor, h: Tensor) -> Tensor:
+    """Return (shared | h) of h (b, n, .) and what may be shared by all, (n, .)."""
+    return torch.cat([shared.expand(len(h), *shared.shape[-2:]), h], -1)

@@ -33,11 +33,9 @@ _STEEPEST = 15.0
 
 def evaluate(layers: Sequence[Layer], x: Tensor, activation: str) -> Tensor:
     """Evaluate b networks: x (b, n, in) -> (b, n, out), linear layers with the activation between them."""
-    act = ACTIVATIONS[activation]
-    for index, (weight, bias) in enumerate(layers):
-        x = act(x) if index else x
-        x = batched.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-    return x
+    kind = {"none": "identity", "relu": "relu", "sine": "sine"}.get(activation, ACTIVATIONS[activation])
+    *hidden, (weight, bias) = layers
+    return batched.perceptron(x, [*(batched.Layer(*pair, kind) for pair in hidden), batched.Layer(weight, bias)])
 
 
 def layers_of(states: Mapping[str, Tensor], name: str, count: int) -> list[Layer]:
