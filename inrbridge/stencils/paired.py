@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization
 from inrbridge.ops.local import apply_local
-from inrbridge.ops.pairs import PairOperator, Pairs
+from inrbridge.ops.mixed import MixedPairs
+from inrbridge.ops.pairs import Pairs
+
+
+@torch.compiler.assume_constant_result  # as that of other stencils
+def form_number(stencil: PairStencil) -> int:
+    """Return the number of the form that applies a stencil (`apply_local`)."""
+    return stencil.operator.form.number
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +27,6 @@ class PairStencil:
     target: Discretization
     offsets: Tensor  # (u, d), float64, in domain units
     pairs: Pairs
-    _cache: dict = field(default_factory=dict, repr=False)
 
     @property
     def nodes(self) -> int:
@@ -35,10 +43,12 @@ class PairStencil:
         Returns:
             (b, n_out, o).
         """
-        key = (values.dtype, values.device)
-        if key not in self._cache:
-            self._cache[key] = PairOperator(self.pairs.to(values))
-        return apply_local(self._cache[key].form.number, values, features, kernel)
+        return apply_local(form_number(self), values, features, kernel)
+
+    @cached_property
+    def operator(self) -> MixedPairs:
+        """The operator that applies P."""
+        return MixedPairs(self.pairs)
 
     def dense(self) -> Tensor:
         """Return P as a dense (n_out, u, n_in) tensor, for tests and small sizes."""

@@ -4,14 +4,27 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from inrbridge.compiled import pairs
 from inrbridge.domains import Box, Sphere
 from inrbridge.nn import MLPConv, Sampled
-from inrbridge.ops import pairs as plain
+from inrbridge.ops import mixed_plain as plain
+from inrbridge.ops.dispatch import using
 from inrbridge.ops.reference import local_dense
 from inrbridge.sampling import grid, lattice, sobol
 from inrbridge.stencils import Pairwise, build_stencil
 
 BOX = Box.centered(2)
+
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
+def path(request):
+    """Every test by every path."""
+    if request.param == "compiled" and not pairs.available(torch.empty(0)):
+        pytest.skip("there is no C++ compiler here, or INRBRIDGE_COMPILED=0")
+    with using(request.param):
+        yield request.param
+
+
 DOUBLE = {"dtype": torch.float64}
 
 
