@@ -75,8 +75,10 @@ def test_weights_stay_bounded_where_scattered_points_make_the_fit_singular(seed)
 
 def test_points_on_a_line_lower_the_order_instead_of_failing():
     line = np.stack([np.linspace(-1, 1, 40), np.zeros(40)], 1)
-    index, weight = moving_least_squares(Samples(line), np.array([[0.01, 0.0], [0.3, 0.1]]), order=2, neighbors=12)
-    assert np.isfinite(weight).all() and np.allclose(weight.sum(1), 1) and index.max() < 40
+    matrix, _ = moving_least_squares(Samples(line), np.array([[0.01, 0.0], [0.3, 0.1]]), order=2, neighbors=12)
+    total = torch.zeros(2, dtype=torch.float64).index_add_(0, matrix.rows(), matrix.weights)
+    assert matrix.weights.isfinite().all() and int(matrix.columns.max()) < 40
+    torch.testing.assert_close(total, torch.ones_like(total))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -266,6 +268,8 @@ def test_the_memory_of_a_stencil_is_that_of_its_entries(generator, monkeypatch):
         return most / (16 * len(stencil.matrix.columns))  # 8 bytes for the column, 8 for the weight
 
     monkeypatch.setattr(reconstruct, "AT_ONCE", 256)
+    assert peak() < 5
+    monkeypatch.setenv("INRBRIDGE_COMPILED", "0")  # the compiled fit keeps its monomials in registers
     assert peak() < 5
     monkeypatch.setattr(reconstruct, "AT_ONCE", 2**30)
     assert peak() > 10  # all at once

@@ -29,9 +29,9 @@ def rule(shape=(SIZE, SIZE), domain=BOX):
 
 def weights(points, coords, **options):
     """The weights as a matrix (coords, points)."""
-    rows, columns, values = pixels_at(pixels_of(), points, coords, **options)
+    matrix = pixels_at(pixels_of(), points, coords, **options)
     out = np.zeros((len(coords), len(points)))
-    out[rows, columns] = values
+    out[matrix.rows().numpy(), matrix.columns.numpy()] = matrix.weights.numpy()
     return out
 
 

@@ -66,10 +66,8 @@ def _stencil(source: Discretization, coords: Tensor, order: int, neighbors: int 
     """Which samples each place (m, d) is read from, with which weights; those of field `own` where each has a field."""
     domain, n = source.domain, len(source)
     points, queries = (t.detach().double().cpu().numpy() for t in (source.points, coords))
-    entries = reconstruct_at(domain, points, queries, order, neighbors)
-    row, column, weight = (torch.from_numpy(part) for part in entries)
+    matrix = reconstruct_at(domain, points, queries, order, neighbors)
     fields = 1
     if own is not None:
-        column, fields = column + n * own[row], int(own.max()) + 1
-    target = Discretization(coords, torch.ones_like(coords[:, 0]), domain)
-    return Stencil.from_entries(target, n * fields, 1, row, column, weight)
+        matrix, fields = matrix._replace(columns=matrix.columns + n * own[matrix.rows()]), int(own.max()) + 1
+    return Stencil(Discretization(coords, torch.ones_like(coords[:, 0]), domain), n * fields, 1, matrix)

@@ -15,8 +15,8 @@ from torch import nn
 from inrbridge.discretization import Discretization, Grid, derived
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.nn.sampled import Sampled
-from inrbridge.stencils import Reconstruct, build_stencil
-from inrbridge.stencils.geometry import chord_tree
+from inrbridge.stencils import Reconstruct, Stencil, build_stencil
+from inrbridge.stencils.neighbours import PointSet
 
 
 class Downsample(nn.Module):
@@ -73,9 +73,7 @@ class Upsample(nn.Module):
             mode = ("linear", "bilinear", "trilinear")[source.domain.dim - 1]
             image = nn.functional.interpolate(image, size=target.structure.shape, mode=mode, align_corners=False)
             return Sampled(target, image.movedim(1, -1).flatten(1, source.domain.dim))
-        dim = source.domain.intrinsic_dim
-        rule = Reconstruct(((0.0,) * dim,), (source.spacing,) * dim, order=1)
-        return Sampled(target, build_stencil(rule, source, target, "renormalize").interpolate(sampled.values))
+        return Sampled(target, _linear(source, target).interpolate(sampled.values))
 
     def extra_repr(self):
         return f"{self.stride}, mode={self.mode}"
@@ -83,8 +81,16 @@ class Upsample(nn.Module):
 
 def nearest_point(source: Discretization, coords: np.ndarray) -> np.ndarray:
     """Return the index (m,) of the source point nearest to each of coords (m, d), around the coordinates that repeat."""
-    tree = chord_tree(source.points.detach().double().cpu().numpy(), source.domain)
-    return tree.query(coords)[1]
+    points = PointSet.on(source.domain, source.points.detach().double().cpu().numpy())
+    return points.nearest(coords, 1)[2][:, 0]
+
+
+@derived
+def _linear(source: Discretization, target: Discretization) -> Stencil:
+    """Local fits of degree 1 at the target's points."""
+    dim = source.domain.intrinsic_dim
+    rule = Reconstruct(((0.0,) * dim,), (source.spacing,) * dim, order=1)
+    return build_stencil(rule, source, target, "renormalize")
 
 
 @derived

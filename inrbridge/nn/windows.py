@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from inrbridge.discretization import Discretization, Grid, derived
@@ -21,6 +20,7 @@ from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.nn.resample import nearest_point
 from inrbridge.stencils.borders import shrink
 from inrbridge.stencils.geometry import pairs_within
+from inrbridge.stencils.neighbours import PointSet
 
 Lengths = float | tuple[float, ...]
 
@@ -148,7 +148,8 @@ def _search(window: Window, source: Discretization) -> Neighbours:
                 f"Got a window of width {window.width} and shift {window.shift} on {source.domain}, expected one width and no "
                 "shift: on a curved domain a window is a ball."
             )
-        i, j, _ = pairs_within(source, target, high[0])
+        found = pairs_within(source, target, high[0])
+        i, j = found.rows, found.index
         centre = 0.0
     empty = np.setdiff1d(np.arange(len(target)), i)
     i, j = np.concatenate([i, empty]), np.concatenate([j, nearest_point(source, outputs[empty] + centre)])
@@ -164,15 +165,13 @@ def _search(window: Window, source: Discretization) -> Neighbours:
 
 def _in_boxes(points, outputs, source: Discretization, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of an output i and a point j in its box."""
-    centre, half = (low + high) / 2, (high - low) / 2
+    width = high - low
     images, origin = _images(points, source, low, high)
-    tree, around = cKDTree(images / half), cKDTree((outputs + centre) / half)
-    found = around.sparse_distance_matrix(tree, 1 + 1e-6, p=np.inf, output_type="ndarray")
-    i, j = found["i"], found["j"]
+    offsets, j, ways = PointSet(images).inside(outputs, low - 1e-6 * width, high)
+    i = np.repeat(np.arange(len(outputs)), np.diff(offsets))
     # half open, with room for rounding: a point on the upper face belongs to the next window
-    offset = (images[j] - outputs[i]) / (2 * half)
-    inside = (offset >= low / (2 * half) - 1e-6) & (offset < high / (2 * half) - 1e-6)
-    return i[inside.all(1)], origin[j[inside.all(1)]]
+    inside = ((ways / width >= low / width - 1e-6) & (ways / width < high / width - 1e-6)).all(1)
+    return i[inside], origin[j[inside]]
 
 
 def _images(points: np.ndarray, source: Discretization, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,15 @@ Each basis is a frozen value: `count` functions on the box `support` (low, high)
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from inrbridge.compiled.entries import Piecewise
 
 
 def cardinal_bspline(x: np.ndarray, order: int) -> np.ndarray:
@@ -23,6 +27,13 @@ def cardinal_bspline(x: np.ndarray, order: int) -> np.ndarray:
     if order == 2:
         return np.where(x < 0.5, 0.75 - x**2, 0.5 * np.clip(1.5 - x, 0, None) ** 2)
     return np.where(x < 1, 2 / 3 - x**2 + x**3 / 2, np.clip(2 - x, 0, None) ** 3 / 6)
+
+
+def _piecewise(functions: Callable[[np.ndarray], np.ndarray], start: float, width: float, pieces: int, degree: int) -> Piecewise:
+    """Read the coefficients of functions (p,) -> (p, f), polynomials on pieces, from values inside each piece."""
+    part = (np.arange(degree + 1) + 0.5) / (degree + 1)
+    values = functions((start + width * (np.arange(pieces)[:, None] + part)).ravel()).reshape(pieces, degree + 1, -1)
+    return Piecewise(start, width, np.einsum("ct,ptf->pfc", np.linalg.inv(np.vander(part)), values))
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,25 @@ class BSpline:
     def evaluate(self, offsets: np.ndarray) -> np.ndarray:
         """Return B (p, count) at offsets (p, d)."""
         out = np.ones((len(offsets), 1))
-        for axis, (n, h) in enumerate(zip(self.size, self.spacing, strict=True)):
-            nodes = np.arange(n) - (n - 1) // 2
-            interpolate = np.linalg.inv(cardinal_bspline(nodes[:, None] - nodes[None], self.order))
-            values = cardinal_bspline(offsets[:, axis, None] / h - nodes[None], self.order) @ interpolate
+        for axis in range(len(self.size)):
+            values = self._along(axis, offsets[:, axis])
             out = (out[:, :, None] * values[:, None, :]).reshape(len(offsets), -1)
         return out
+
+    def _along(self, axis: int, x: np.ndarray) -> np.ndarray:
+        n = self.size[axis]
+        nodes = np.arange(n) - (n - 1) // 2
+        interpolate = np.linalg.inv(cardinal_bspline(nodes[:, None] - nodes[None], self.order))
+        return cardinal_bspline(x[:, None] / self.spacing[axis] - nodes[None], self.order) @ interpolate
+
+    def pieces(self) -> tuple[list[Piecewise], np.ndarray] | None:
+        """B as products of piecewise polynomials: those of each axis, and which of them (count, d) each B_k multiplies."""
+        if self.order == 0:  # a step has half its height at the edge, which no piece holds
+            return None
+        low, _ = self.support
+        axes = [_piecewise(functools.partial(self._along, a), low[a], h / 2, 2 * n, self.order)  # knots lie half a node apart
+                for a, (n, h) in enumerate(zip(self.size, self.spacing, strict=True))]  # fmt: skip
+        return axes, np.stack(np.unravel_index(np.arange(self.count), self.size), 1)
 
 
 @dataclass(frozen=True)
@@ -89,11 +113,17 @@ class Polynomial:
 
     def evaluate(self, offsets: np.ndarray) -> np.ndarray:
         """Return B (p, count) at offsets (p, d)."""
-        scaled = offsets / np.asarray(self.half_width)
-        legendre = np.polynomial.legendre.legvander(scaled, self.degree)  # (p, d, degree + 1)
-        legendre *= np.sqrt(2 * np.arange(self.degree + 1) + 1)
-        axes = np.arange(scaled.shape[1])
+        legendre = self._along(offsets / np.asarray(self.half_width))  # (p, d, degree + 1)
+        axes = np.arange(offsets.shape[1])
         return np.stack([legendre[:, axes, list(p)].prod(1) for p in self.powers], 1)
+
+    def _along(self, scaled: np.ndarray) -> np.ndarray:
+        return np.polynomial.legendre.legvander(scaled, self.degree) * np.sqrt(2 * np.arange(self.degree + 1) + 1)
+
+    def pieces(self) -> tuple[list[Piecewise], np.ndarray]:
+        """B as products of polynomials: those of each axis, and which of them (count, d) each B_k multiplies."""
+        axes = [_piecewise(lambda x, r=r: self._along(x / r), -r, 2 * r, 1, self.degree) for r in self.half_width]
+        return axes, np.array(self.powers)
 
 
 @dataclass(frozen=True)
@@ -127,6 +157,10 @@ class Gaussian:
         scaled = (offsets[:, None] - self.centres[None]) / (np.asarray(self.spacing) * self.width)
         return np.exp(-0.5 * (scaled**2).sum(-1))
 
+    def pieces(self) -> None:
+        """Gaussians are no polynomials."""
+        return None
+
 
 @dataclass(frozen=True)
 class Radial:
@@ -158,6 +192,19 @@ class Radial:
         """Return B (p, count) at offsets (p, d)."""
         return self._rings(np.linalg.norm(offsets, axis=1)) / self._masses()
 
+    def pieces(self) -> tuple[list[Piecewise], np.ndarray] | None:
+        """B as piecewise polynomials of the distance, and which of them (count, 1) each B_k is."""
+        if self.order == 0:
+            return None
+        masses, pieces = self._masses(), self._pieces
+        rings = _piecewise(lambda x: self._rings(x) / masses, 0.0, self.radius / pieces, pieces, self.order)
+        return [rings], np.arange(self.count)[:, None]
+
+    @property
+    def _pieces(self) -> int:
+        """Half steps up to the radius: knots lie at their ends."""
+        return 2 * self.count + self.order - 1
+
     def _rings(self, distance: np.ndarray) -> np.ndarray:
         step = self.radius / (self.count - 1 + (self.order + 1) / 2)
         at, ring = distance[:, None] / step, np.arange(self.count)
@@ -166,7 +213,7 @@ class Radial:
 
     def _masses(self) -> np.ndarray:
         """Integral of each ring over R^d: exact, since the pieces are polynomials of the distance."""
-        pieces = 2 * self.count + self.order - 1  # half steps up to the radius
+        pieces = self._pieces
         nodes, weights = np.polynomial.legendre.leggauss(8)
         edge = self.radius / pieces
         distance = ((np.arange(pieces)[:, None] + (nodes + 1) / 2) * edge).ravel()

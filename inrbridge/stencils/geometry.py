@@ -3,16 +3,17 @@ curved ones in the tangent plane of the output point, by the domain's own logari
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
-from inrbridge.discretization import Discretization
+from inrbridge.discretization import Discretization, derived
 from inrbridge.domains import Domain
 from inrbridge.stencils.borders import EdgeCells, fold, ghosts
+from inrbridge.stencils.neighbours import SLACK, PointSet
 from inrbridge.stencils.nodes import Offsets
-
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def array(points: torch.Tensor) -> np.ndarray:
@@ -32,60 +33,64 @@ def node_coords(
     return coords.numpy(), domain.contains(coords).double().numpy()
 
 
-def pairs(
-    source: Discretization, target: Discretization, border: str, low: np.ndarray, high: np.ndarray, spacing: tuple[float, ...]
-) -> Pairs:
-    """All pairs whose offset is between low and high: output i ascending, input j, offsets of j as seen from i (p, d)."""
-    find = _flat_pairs if source.domain.is_flat else _curved_pairs
-    return find(source, target, border, low, high, spacing)
+@dataclass(frozen=True, eq=False)
+class PairLists:
+    """Pairs of an output and an input point, those of output i at offsets[i]:offsets[i + 1]."""
+
+    offsets: np.ndarray  # (m + 1,)
+    index: np.ndarray  # j (p,)
+    ways: np.ndarray  # from i to j, (p, d)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """i (p,), ascending."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def kept(self, chosen: np.ndarray) -> PairLists:
+        """Those of the pairs that are chosen, bool (p,)."""
+        counts = np.bincount(self.rows[chosen], minlength=len(self.offsets) - 1)
+        return PairLists(np.concatenate([[0], np.cumsum(counts)]), self.index[chosen], self.ways[chosen])
 
 
-def _flat_pairs(source, target, border, low, high, spacing) -> Pairs:
-    points, outputs = array(source.points), array(target.points)
-    points, origin = ghosts(points, source.domain, border, -low, high, spacing)
-    half, centre = (high - low) / 2, (high + low) / 2
-    tree = cKDTree(points / half)
-    near = cKDTree((outputs + centre) / half).sparse_distance_matrix(tree, 1.0 + 1e-9, p=np.inf, output_type="ndarray")
-    order = np.argsort(near["i"], kind="stable")
-    i, j = near["i"][order], near["j"][order]
-    return i, origin[j], points[j] - outputs[i]
+def pairs(source: Discretization, target: Discretization, border: str, low: np.ndarray, high: np.ndarray,
+          spacing: tuple[float, ...], ball: bool = False) -> PairLists:  # fmt: skip
+    """All pairs whose way is between low and high, or in the ellipsoid in this box; kept with the source for other rules.
+
+    `spacing` is that of the nodes, which says where a reflecting border stands.
+    """
+    return _pairs(source, target, border, *(tuple(map(float, v)) for v in (low, high, spacing)), ball)
 
 
-def _curved_pairs(source, target, border, low, high, spacing) -> Pairs:
-    radius = float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high))))
-    i, j, offsets = pairs_within(source, target, radius)
-    slack = 1e-9 * (high - low)
-    inside = ((offsets >= low - slack) & (offsets <= high + slack)).all(1)
-    return i[inside], j[inside], offsets[inside]
+@derived
+def _pairs(source, target, border, low, high, spacing, ball) -> PairLists:
+    low, high = np.asarray(low), np.asarray(high)
+    if not source.domain.is_flat:
+        return _curved_pairs(source, target, low, high, ball)
+    points, origin = ghosts(array(source.points), source.domain, border, -low, high, spacing)
+    outputs = points if target is source and len(points) == len(source) else array(target.points)
+    offsets, columns, ways = PointSet(points).inside(outputs, low, high, ball)
+    return PairLists(offsets, columns if len(points) == len(source) else origin[columns], ways)
 
 
-def pairs_within(source: Discretization, target: Discretization, radius: float) -> Pairs:
-    """All pairs no further apart than `radius` along a domain: output i ascending, input j ascending, offsets (p, d).
+def _curved_pairs(source, target, low, high, ball) -> PairLists:
+    found = pairs_within(source, target, float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)))))
+    middle, half = (high + low) / 2, (high - low) / 2 * (1 + SLACK)
+    part = (found.ways - middle) / half
+    return found.kept((part**2).sum(1) <= 1 if ball else (np.abs(part) <= 1).all(1))
+
+
+def pairs_within(source: Discretization, target: Discretization, radius: float) -> PairLists:
+    """All pairs no further apart than `radius` along a domain.
 
     Candidates are nearer than that by the chord, which is never longer than the way along the domain.
     """
     domain = source.domain
     points, outputs = array(source.points), array(target.points)
-    found = chord_tree(outputs, domain).sparse_distance_matrix(
-        chord_tree(points, domain), radius * (1 + 1e-9), output_type="ndarray"
-    )
-    order = np.lexsort((found["j"], found["i"]))
-    i, j = found["i"][order], found["j"][order]
+    offsets, index = PointSet.on(domain, points).within(outputs, radius * (1 + SLACK))
     # as lists of equal length, so that each output point's tangent frame is found once
-    counts = np.bincount(i, minlength=len(outputs))
-    place = np.arange(len(i)) - np.repeat(counts.cumsum() - counts, counts)
+    rows, counts = np.repeat(np.arange(len(outputs)), np.diff(offsets)), np.diff(offsets)
+    place = np.arange(len(rows)) - np.repeat(offsets[:-1], counts)
     lists = np.zeros((len(outputs), max(1, counts.max(initial=0))), np.int64)
-    lists[i, place] = j
-    offsets = domain.log_map(torch.from_numpy(outputs)[:, None], torch.from_numpy(points[lists])).numpy()[i, place]
-    near = np.linalg.norm(offsets, axis=1) <= radius * (1 + 1e-9)
-    return i[near], j[near], offsets[near]
-
-
-def chord_tree(points: np.ndarray, domain: Domain) -> cKDTree:
-    """Return a tree of points (n, d) by straight distance, the short way around the coordinates that repeat."""
-    periods = np.asarray(domain.axis_periods)
-    if not periods.any():
-        return cKDTree(points)
-    folded = np.mod(points, np.where(periods > 0, periods, 1.0))
-    folded = np.where(folded < periods, folded, 0.0)  # a tiny negative number folds onto the period itself
-    return cKDTree(np.where(periods > 0, folded, points), boxsize=periods)
+    lists[rows, place] = index
+    ways = domain.log_map(torch.from_numpy(outputs)[:, None], torch.from_numpy(points[lists])).numpy()[rows, place]
+    return PairLists(offsets, index, ways).kept(np.linalg.norm(ways, axis=1) <= radius * (1 + SLACK))

@@ -13,7 +13,10 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+import torch
+
+from inrbridge.ops.sparse import SparseRows
+from inrbridge.stencils.neighbours import PointSet
 
 LENGTH = 4.0  # of the correlation, in pixels: measured best on natural images
 REACH = 5  # pixels along an axis, beyond which a point is left out
@@ -35,17 +38,14 @@ class Pixels:
     noise: float = 5e-4
 
 
-def pixels_at(
-    pixels: Pixels, points: np.ndarray, coords: np.ndarray, neighbors: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the weights that evaluate an image known at points (n, d) at coords (q, d): rows (e,), points (e,), weights (e,).
+def pixels_at(pixels: Pixels, points: np.ndarray, coords: np.ndarray, neighbors: int | None = None) -> SparseRows:
+    """Return the matrix (q, n) that evaluates an image known at points (n, d) at coords (q, d).
 
     `neighbors` None takes the measured default.
     """
     places, queries = ((x - np.asarray(pixels.start)) / np.asarray(pixels.step) for x in (points, coords))  # in pixels
     count = min(neighbors or default_neighbors(len(pixels.shape)), len(points))
-    distance, index = cKDTree(places).query(queries, count)
-    distance, index = distance.reshape(len(queries), count), index.reshape(len(queries), count)
+    _, distance, index = PointSet(places).nearest(queries, count)
     weight = np.zeros(index.shape)
     reach = _reaches(places[index], queries)
     for r in np.unique(reach).tolist():  # a window as small as it can be: the work goes with the fourth power of its width
@@ -57,8 +57,8 @@ def pixels_at(
     exact = distance[:, 0] < 1e-6
     weight[exact] = 0.0
     weight[exact, 0] = 1.0
-    rows, slots = np.nonzero(weight)
-    return rows, index[rows, slots], weight[rows, slots]
+    used = weight != 0
+    return SparseRows.from_counts(*map(torch.from_numpy, (used.sum(1), index[used], weight[used])))
 
 
 def default_neighbors(dim: int) -> int:

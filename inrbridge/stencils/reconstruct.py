@@ -10,20 +10,24 @@ Lebesgue constant) is watched, the neighbourhood widened, and at last the order 
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
+from inrbridge.compiled import squares
 from inrbridge.domains import Domain
-from inrbridge.stencils.borders import periods as border_periods
-from inrbridge.stencils.geometry import chord_tree
+from inrbridge.ops.sparse import SparseRows
+from inrbridge.stencils.borders import repeats
+from inrbridge.stencils.neighbours import PointSet
 
 LEBESGUE_LIMIT = 6.0  # one-sided quadratic fits in a corner stay below; nearly singular ones explode to 10^2 and more
-AT_ONCE = 2**15  # queries that are fitted together: 150 MB of monomials for each, in the plane
+AT_ONCE = 2**13  # queries that are fitted together: 5 MB of monomials, in the plane
+WIDENINGS = 4
 
 
 def default_neighbors(order: int, dim: int) -> int:
@@ -32,19 +36,20 @@ def default_neighbors(order: int, dim: int) -> int:
     return {1: terms + 1, 2: 2 * terms}.get(dim, 2 * terms + 4)
 
 
-def monomial_powers(order: int, dim: int) -> list[tuple[int, ...]]:
+@functools.cache
+def monomial_powers(order: int, dim: int) -> tuple[tuple[int, ...], ...]:
     """Exponents of all monomials of total degree <= order, the constant first."""
     every = itertools.product(range(order + 1), repeat=dim)
-    return sorted((p for p in every if sum(p) <= order), key=lambda p: (sum(p), p))
+    return tuple(sorted((p for p in every if sum(p) <= order), key=lambda p: (sum(p), p)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Where a function is sampled, ready to be searched.
 
     Args:
         points: (n, d).
-        periods: lengths (d,) after which space repeats, for periodic flat domains.
+        periods: lengths (d,) after which space repeats, 0 along axes that go on, for periodic flat domains.
         surface: a curved domain on which all lie; polynomials are then those of its tangent plane at the query.
     """
 
@@ -57,123 +62,160 @@ class Samples:
         return self.points.shape[1] if self.surface is None else self.surface.intrinsic_dim
 
     @cached_property
-    def tree(self) -> cKDTree:
-        if self.surface is not None:
-            return chord_tree(self.points, self.surface)
-        if self.periods is None:
-            return cKDTree(self.points)
-        return cKDTree(np.mod(self.points, self.periods), boxsize=np.asarray(self.periods, float))
+    def set(self) -> PointSet:
+        return PointSet(self.points, self.periods) if self.surface is None else PointSet.on(self.surface, self.points)
 
-    def folded(self, queries: np.ndarray) -> np.ndarray:
-        """Bring places (q, d) to where the tree knows them."""
-        return queries if self.periods is None or self.surface is not None else np.mod(queries, self.periods)
-
-    def offsets(self, queries: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The samples index (q, m) as seen from the queries, (q, m, d)."""
+    def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The samples nearest to queries (q, d): ways there (q, m, dim), straight distances (q, m), and which they are (q, m)."""
+        ways, distances, index = self.set.nearest(queries, count)
         if self.surface is not None:
-            return self.surface.log_map(torch.from_numpy(queries)[:, None], torch.from_numpy(self.points[index])).numpy()
-        offset = self.points[index] - queries[:, None]
-        if self.periods is not None:
-            offset -= self.periods * np.round(offset / self.periods)
-        return offset
+            ways = self.surface.log_map(torch.from_numpy(queries)[:, None], torch.from_numpy(self.points[index])).numpy()
+        return ways, distances, index
+
+
+def samples_on(domain: Domain, points: np.ndarray, border: str = "zeros") -> Samples:
+    """Take points (n, d) of a domain; a "circular" border closes a box on itself."""
+    if not domain.is_flat:
+        return Samples(points, surface=domain)
+    around = repeats(border, domain)
+    low, high = (np.asarray(v, float) for v in domain.bounds)
+    return Samples(points - low, np.where(around, high - low, 0.0) if around.any() else None)
 
 
 def reconstruct_at(
     domain: Domain, points: np.ndarray, coords: np.ndarray, order: int, neighbors: int | None, border: str = "zeros"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the sparse matrix (q, n) that evaluates a function sampled at points (n, d) of a domain at coords (q, d).
+) -> SparseRows:
+    """Return the matrix (q, n) that evaluates a function sampled at points (n, d) of a domain at coords (q, d).
 
     `neighbors` None takes the measured default; a "circular" border closes a box on itself.
-
-    Returns:
-        Its entries by rows: row (e,) ascending, column (e,), weight (e,).
     """
-    neighbors = neighbors or default_neighbors(order, domain.intrinsic_dim)
     if domain.is_flat:
-        low = np.asarray(domain.bounds[0])
-        coords, samples = coords - low, Samples(points - low, border_periods(border, domain))
-    else:
-        samples = Samples(points, surface=domain)
-    entries = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for start in range(0, len(coords), AT_ONCE):
-        index, weight = moving_least_squares(samples, coords[start : start + AT_ONCE], order, neighbors)
-        row, place = np.nonzero(weight)
-        entries.append((row + start, index[row, place], weight[row, place]))
-    row, column, weight = (np.concatenate(parts) for parts in zip(*entries, strict=True))
-    return row, column, weight
+        coords = coords - np.asarray(domain.bounds[0])
+    samples = samples_on(domain, points, border)
+    return moving_least_squares(samples, coords, order, neighbors or default_neighbors(order, domain.intrinsic_dim))[0]
 
 
-def moving_least_squares(samples: Samples, queries: np.ndarray, order: int, neighbors: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the samples and weights that evaluate a function at each query.
+def moving_least_squares(samples: Samples, queries: np.ndarray, order: int, neighbors: int) -> tuple[SparseRows, np.ndarray]:
+    """Return the weights that evaluate a function at each query.
 
     Args:
         samples: where the function is known.
-        queries: (q, d), fitted all at once.
+        queries: (q, d), fitted `AT_ONCE` at a time.
         order: polynomials up to this total degree are evaluated exactly, where the points allow it.
         neighbors: samples used for a query, before widening.
 
     Returns:
-        index (q, m) and weight (q, m); weight 0 marks unused places.
+        The matrix (q, n), the nearest samples of a row first, and the radius (q,) around each query beyond which no sample can
+        have had a part in its row.
     """
-    n, queries = len(samples.points), samples.folded(queries)
-    pending = np.arange(len(queries))
-    pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    counts, columns, weights = np.zeros(len(queries), np.int64), [np.zeros(0, np.int64)], [np.zeros(0)]
+    radius = np.zeros(len(queries))
+    for start in range(0, len(queries), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        pieces = list(_accepted(samples, queries[part], order, neighbors, radius[part]))
+        for rows, _, weight in pieces:
+            counts[part][rows] = np.count_nonzero(weight, axis=1)
+        found = _merged(pieces, counts[part])
+        columns.append(found[0])
+        weights.append(found[1])
+    entries = (torch.from_numpy(np.concatenate(parts)) for parts in (columns, weights))
+    return SparseRows.from_counts(torch.from_numpy(counts), *entries), radius
+
+
+def _accepted(samples: Samples, queries: np.ndarray, order: int, neighbors: int,
+              radius: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:  # fmt: skip
+    """Yield rows (r,) with their samples (r, m) and weights (r, m), 0 for unused ones, until every query is served."""
+    n, pending = len(samples.points), np.arange(len(queries))
     for degree in range(order, -1, -1):
-        terms = len(monomial_powers(degree, samples.dim))
-        count = max(neighbors if degree == order else 2 * terms, terms)
-        for _ in range(4):
-            if len(pending) == 0 or count > n or (count == n and degree > 0 and terms > n):
+        powers = monomial_powers(degree, samples.dim)
+        count = max(neighbors if degree == order else 2 * len(powers), len(powers))
+        for _ in range(WIDENINGS):
+            if len(pending) == 0 or count > n or (count == n and degree > 0 and len(powers) > n):
                 break
-            index, weight = _fit(samples, queries[pending], degree, count)
-            good = np.abs(weight).sum(1) <= LEBESGUE_LIMIT if degree > 0 else np.ones(len(pending), bool)
-            pieces.append((pending[good], index[good], weight[good]))
+            # the one beyond the last sets the radius where weights reach zero
+            ways, distances, index = samples.nearest(queries[pending], min(count + 1, n))
+            weight, size = _fit(ways, distances, powers, 1.2 if count >= n else 1.0)
+            radius[pending] = np.maximum(radius[pending], distances[:, -1])
+            good = size <= LEBESGUE_LIMIT if degree > 0 else np.ones(len(pending), bool)
+            if good.all():
+                yield pending, index, weight
+                return
+            yield pending[good], index[good], weight[good]
             pending = pending[~good]
             count = -(-count * 3 // 2)
     if len(pending):  # fewer points than neighbours asked for: the nearest sample
-        index = samples.tree.query(queries[pending], 1)[1].reshape(-1, 1)
-        pieces.append((pending, index, np.ones(index.shape)))
-    width = max(piece.shape[1] for _, piece, _ in pieces)
-    all_index, all_weight = np.zeros((len(queries), width), np.int64), np.zeros((len(queries), width))
+        _, distances, index = samples.nearest(queries[pending], 1)
+        radius[pending] = np.inf
+        yield pending, index, np.ones(index.shape)
+
+
+def _merged(pieces: list, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The samples and weights of all rows, one row after the other."""
+    if len(pieces) == 1:
+        _, index, weight = pieces[0]
+        used = weight != 0
+        return index[used], weight[used]
+    starts = np.cumsum(counts) - counts
+    columns, weights = np.empty(counts.sum(), np.int64), np.empty(counts.sum())
     for rows, index, weight in pieces:
-        all_index[rows, : index.shape[1]], all_weight[rows, : index.shape[1]] = index, weight
-    return all_index, all_weight
+        used = weight != 0
+        held = counts[rows]
+        place = np.arange(held.sum()) + np.repeat(starts[rows] - (np.cumsum(held) - held), held)
+        columns[place], weights[place] = index[used], weight[used]
+    return columns, weights
 
 
-def _fit(samples: Samples, queries: np.ndarray, degree: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """One moving-least-squares fit of a degree on `count` neighbours for every query (q, d)."""
-    n = len(samples.points)
-    asked = min(count + 1, n)  # the one beyond the last sets the radius where weights reach zero
-    distance, index = samples.tree.query(queries, asked)
-    distance, index = distance.reshape(len(queries), asked), index.reshape(len(queries), asked)
-    radius = distance[:, -1:] * (1.0 + 1e-9) + 1e-300
-    if asked == n and count >= n:
-        radius = radius * 1.2
-    offset = samples.offsets(queries, index)
-    offset /= radius[:, :, None]
-    rho2 = (distance / radius) ** 2
-    exact = rho2[:, 0] < 1e-12
+def _fit(ways: np.ndarray, distances: np.ndarray, powers: tuple, widen: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (q, m) of fits on samples in ascending distance, and their absolute sums (q,), infinite where a fit fails."""
+    fit = squares.fit if squares.available() else fit_in_numpy
+    return fit(ways, distances, np.asarray(powers, np.int64), widen)
+
+
+def fit_in_numpy(ways: np.ndarray, distances: np.ndarray, powers: np.ndarray, widen: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same as `compiled.squares.fit`, with the queries along the last axis of every array: they are fitted side by side."""
+    radius = (distances[:, -1] * (1.0 + 1e-9) + 1e-300) * widen
+    offset = np.ascontiguousarray(ways.T) / radius  # (d, m, q)
+    rho2 = (np.ascontiguousarray(distances.T) / radius) ** 2
     theta = np.clip(1 - rho2, 0, None) ** 2 / np.maximum(rho2, 1e-12)
-    powers = monomial_powers(degree, offset.shape[2])
-    vander = np.empty((*offset.shape[:2], len(powers)))
-    for k, power in enumerate(powers):
-        vander[:, :, k] = np.prod([offset[:, :, a] ** p for a, p in enumerate(power) if p], axis=0)
-    gram = (vander * theta[:, :, None]).transpose(0, 2, 1) @ vander
-    first = np.zeros((len(queries), len(powers), 1))
-    first[:, 0] = 1.0
-    scale = np.sqrt(np.maximum(np.einsum("qii->qi", gram), 1e-300))  # equilibrate before judging
-    gram /= scale[:, :, None] * scale[:, None, :]
-    gram[:, np.arange(len(powers)), np.arange(len(powers))] += 1e-13
-    solution = _solve(gram, first / scale[:, :, None])[:, :, 0] / scale
-    weight = theta * (vander @ solution[:, :, None])[:, :, 0]
-    error = np.abs((weight[:, None] @ vander)[:, 0] - first[:, :, 0]).max(1)
-    weight[~(error < 1e-6)] = np.inf  # not reproduced: the points lie on a curve, or rounding won
-    weight[exact] = 0.0
+    vander = np.ones((len(powers), *theta.shape))
+    for values, power in zip(vander, powers, strict=True):
+        for axis in np.repeat(np.arange(len(power)), power):
+            values *= offset[axis]
+    solution = _first_of_inverse(vander, theta)
+    weight = theta * _sum(t * s for t, s in zip(vander, solution, strict=True))
+    error = np.max([np.abs(_dot(weight, values) - (t == 0)) for t, values in enumerate(vander)], 0)
+    weight, size = weight.T.copy(), _sum(np.abs(weight))
+    size[~(error < 1e-6)] = np.inf  # not reproduced: the points lie on a curve, or rounding won
+    exact = rho2[0] < 1e-12
+    weight[exact], size[exact] = 0.0, 1.0
     weight[exact, 0] = 1.0
-    return index, weight
+    return weight, size
 
 
-def _solve(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
-    try:
-        return np.linalg.solve(matrices, right)
-    except np.linalg.LinAlgError:
-        return np.linalg.pinv(matrices, hermitian=True) @ right
+def _first_of_inverse(vander: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """First column (t, q) of the inverse of V^T Theta V, by Cholesky: vander (t, m, q), theta (m, q)."""
+    terms = len(vander)
+    gram = [[_dot(theta * vander[a], vander[b]) for b in range(a + 1)] for a in range(terms)]
+    scale = np.sqrt(np.maximum([gram[a][a] for a in range(terms)], 1e-300))  # equilibrate before judging
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        for a in range(terms):
+            for b in range(a + 1):
+                rest = gram[a][b] / (scale[a] * scale[b]) + 1e-13 * (a == b)
+                for c in range(b):
+                    rest -= gram[a][c] * gram[b][c]
+                gram[a][b] = np.sqrt(rest) if a == b else rest / gram[b][b]
+        solution = [1 / scale[0] / gram[0][0]]
+        for a in range(1, terms):
+            solution.append(-sum(gram[a][c] * solution[c] for c in range(a)) / gram[a][a])
+        for a in reversed(range(terms)):
+            solution[a] = (solution[a] - sum(gram[c][a] * solution[c] for c in range(a + 1, terms))) / gram[a][a]
+    return np.asarray(solution) / scale
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _sum(terms: Iterable[np.ndarray]) -> np.ndarray:
+    """Their sum, one after the other: numpy's own order depends on how many numbers there are."""
+    return functools.reduce(np.add, terms)

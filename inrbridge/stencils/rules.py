@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from inrbridge.discretization import Discretization, derived
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
@@ -18,7 +17,8 @@ from inrbridge.stencils.bases import Basis, Radial
 from inrbridge.stencils.borders import EdgeCells, check_border, shrink, whole_cells
 from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.distinct import distinct_rows
-from inrbridge.stencils.geometry import array, node_coords, pairs
+from inrbridge.stencils.entries import basis_entries, nearest_seed
+from inrbridge.stencils.geometry import PairLists, array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
 from inrbridge.stencils.paired import PairStencil
 from inrbridge.stencils.pixels import Pixels, pixels_at
@@ -146,22 +146,15 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     coords, share = node_coords(target, rule.nodes, domain, border, rule.cells or whole_cells(rule.spacing))
     query = np.flatnonzero(share)
     if rule.pixels is None:
-        rows, columns, values = reconstruct_at(domain, points, coords[query], rule.order, rule.neighbors, border)
+        matrix = reconstruct_at(domain, points, coords[query], rule.order, rule.neighbors, border)
     else:
-        rows, columns, values = pixels_at(rule.pixels, points, coords[query], rule.neighbors)
-    values = values * share[query[rows]]
+        matrix = pixels_at(rule.pixels, points, coords[query], rule.neighbors)
+    factor = share[query]
     if border == "renormalize":
         present = (share > 0).reshape(-1, k).sum(1)
-        values = values * (k / np.maximum(present, 1))[query[rows] // k]
-    return _stencil(target, n, k, query[rows], columns, values)
-
-
-def _stencil(
-    target: Discretization, n_in: int, nodes: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
-) -> Stencil:
-    return Stencil.from_entries(
-        target, n_in, nodes, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (rows, columns, weights))
-    )
+        factor = factor * (k / np.maximum(present, 1))[query // k]
+    matrix = matrix.scaled(torch.from_numpy(factor)).spread(torch.from_numpy(query), len(coords))
+    return Stencil(target, n, k, matrix)
 
 
 def _warn_if_narrow(widths: list[float], source: Discretization) -> None:
@@ -187,30 +180,25 @@ def _quadrature(rule: Quadrature, source, target, border, stride) -> Stencil:
     low, high = (np.asarray(v) for v in rule.basis.support)
     _warn_if_narrow((high - low).tolist(), source)
     target = _outputs(source, target, border, stride, tuple(-low), tuple(high))
-    i, j, offsets = pairs(source, target, border, low, high, rule.spacing)
-    measure = math.prod(high - low)
-    if isinstance(rule.basis, Radial):  # the support is the ball
-        kept = np.linalg.norm(offsets, axis=1) <= rule.basis.radius * (1 + 1e-9)
-        i, j, offsets, measure = i[kept], j[kept], offsets[kept], rule.basis.measure
-    basis = rule.basis.evaluate(offsets)  # (p, k)
+    ball = isinstance(rule.basis, Radial)
+    found = pairs(source, target, border, low, high, rule.spacing, ball)
     weights = array(source.weights)
-    values = weights[j, None] * basis / rule.basis.scale
-    scale = _border_scale(i, weights[j], len(target), measure, border)
-    if rule.normalize:
-        total = np.zeros((len(target), rule.basis.count))
-        np.add.at(total, i, values)
-        exact = _basis_integral(rule.basis) / rule.basis.scale
-        values = values * (np.where(np.abs(total) > 1e-3 * np.abs(exact), exact / np.where(total == 0, 1, total), 1.0))[i]
+    matrix = basis_entries(rule.basis, found, weights / rule.basis.scale)
     k = rule.basis.count
-    rows = i[:, None] * k + np.arange(k)
-    return _stencil(target, len(source), k, rows.ravel(), np.repeat(j, k), (values * scale[i, None]).ravel())
+    factor = np.ones(len(target) * k)
+    if rule.normalize:
+        total = matrix.sums().numpy()
+        exact = np.tile(_basis_integral(rule.basis) / rule.basis.scale, len(target))
+        factor = np.where(np.abs(total) > 1e-3 * np.abs(exact), exact / np.where(total == 0, 1, total), 1.0)
+    if border == "renormalize":
+        measure = rule.basis.measure if ball else math.prod(high - low)
+        factor *= np.repeat(_border_scale(found, weights, measure), k)
+    return Stencil(target, len(source), k, matrix.scaled(torch.from_numpy(factor)))
 
 
-def _border_scale(i: np.ndarray, weights: np.ndarray, m: int, measure: float, border: str) -> np.ndarray:
-    """Factor for each output point: `renormalize` makes up for the part of the support outside the domain."""
-    if border != "renormalize":
-        return np.ones(m)
-    inside = np.bincount(i, weights, minlength=m)
+def _border_scale(found: PairLists, weights: np.ndarray, measure: float) -> np.ndarray:
+    """Factor (m,) that makes up for the part of a support outside the domain."""
+    inside = np.bincount(found.rows, weights[found.index], minlength=len(found.offsets) - 1)
     return measure / np.maximum(inside, 1e-3 * measure)
 
 
@@ -227,35 +215,34 @@ def _basis_integral(basis: Basis, points: int = 24) -> np.ndarray:
 
 
 def _support(rule: Bins | Pairwise, source, target, border, stride):
-    """The output points, and all pairs under the support: i, j, offsets (p, d) and weights w_j / |S|."""
+    """The output points, and all pairs under the support with their weights w_j / |S| (p,)."""
     half = np.asarray(rule.half_width)
     _warn_if_narrow((2 * half).tolist(), source)
     target = _outputs(source, target, border, stride, rule.half_width, rule.half_width)
-    i, j, offsets = pairs(source, target, border, -half, half, tuple(2 * half))
-    if rule.ball:
-        kept = ((offsets / half) ** 2).sum(1) <= 1.0 + 1e-9
-        i, j, offsets = i[kept], j[kept], offsets[kept]
-    weights = array(source.weights)[j]
-    scale = _border_scale(i, weights, len(target), rule.measure, border)[i] / rule.measure
-    return target, i, j, offsets, weights * scale
+    found = pairs(source, target, border, -half, half, tuple(2 * half), rule.ball)
+    weights = array(source.weights)
+    shares = weights[found.index] / rule.measure
+    if border == "renormalize":
+        shares *= _border_scale(found, weights, rule.measure)[found.rows]
+    return target, found, shares
 
 
 def _bins(rule: Bins, source, target, border, stride) -> BinnedStencil:
-    target, i, j, offsets, weights = _support(rule, source, target, border, stride)
-    node = cKDTree(np.asarray(rule.seeds)).query(offsets)[1]
-    return BinnedStencil(target, _pairs(source, target, i, j, node, weights, len(rule.seeds)))
+    target, found, weights = _support(rule, source, target, border, stride)
+    node = nearest_seed(found.ways, np.asarray(rule.seeds))
+    return BinnedStencil(target, _as_pairs(source, target, found, node, weights, len(rule.seeds)))
 
 
 def _pairwise(rule: Pairwise, source, target, border, stride) -> PairStencil:
-    target, i, j, offsets, weights = _support(rule, source, target, border, stride)
+    target, found, weights = _support(rule, source, target, border, stride)
     rounding = torch.finfo(source.points.dtype).eps * float(np.abs(source.domain.bounds).max())
-    distinct, node = distinct_rows(offsets, 8 * rounding)
-    found = _pairs(source, target, i, j, node, weights, len(distinct))
-    return PairStencil(target, torch.from_numpy(np.ascontiguousarray(distinct)), found)
+    distinct, node = distinct_rows(found.ways, 8 * rounding)
+    pairs_of_nodes = _as_pairs(source, target, found, node, weights, len(distinct))
+    return PairStencil(target, torch.from_numpy(np.ascontiguousarray(distinct)), pairs_of_nodes)
 
 
-def _pairs(source, target, i: np.ndarray, j: np.ndarray, node: np.ndarray, weights: np.ndarray, nodes: int) -> Pairs:
-    entries = (torch.from_numpy(np.ascontiguousarray(a)) for a in (i, j, node, weights))
+def _as_pairs(source, target, found: PairLists, node: np.ndarray, weights: np.ndarray, nodes: int) -> Pairs:
+    entries = (torch.from_numpy(np.ascontiguousarray(a)) for a in (found.rows, found.index, node, weights))
     return Pairs(*entries, (len(target), nodes, len(source)), (target.points, source.points))
 
 

@@ -1,0 +1,84 @@
+// From pairs of points to the entries of a stencil: basis functions, bins, and the order by rows.
+//
+// The pairs of output i stand at offsets[i] to offsets[i + 1]: `index` (p) names the input point, `ways` (p, d) lead there.
+// Entries are by rows, row i * k + node, so that those of output i begin at k * offsets[i], one node after the other.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+using Index = int64_t;
+
+extern "C" {
+
+// columns and values (k * p): weights[j] times node k's basis function, a product of piecewise polynomials along the axes.
+// The pieces of axis a are width[a] wide from start[a] on; table[a] (pieces[a], degree + 1, most) has the coefficients, highest
+// power first, in the distance from the beginning of the piece as a part of its width. picks (k, d) says which function of each
+// axis a node multiplies.
+void multiply_pieces(Index m, Index d, Index k, const Index* offsets, const Index* index, const double* ways,
+                     const double* weights, const double* start, const double* width, const Index* pieces, Index degree,
+                     Index most, const double* tables, Index stride, const Index* picks, Index* columns, double* values) {
+#pragma omp parallel
+    {
+        std::vector<double> functions(d * most);
+#pragma omp for schedule(static)
+        for (Index i = 0; i < m; ++i) {
+            Index first = offsets[i], held = offsets[i + 1] - first;
+            for (Index node = 0; node < k; ++node)
+                std::copy(index + first, index + first + held, columns + k * first + node * held);
+            for (Index t = 0; t < held; ++t) {
+                const double* way = ways + (first + t) * d;
+                for (Index a = 0; a < d; ++a) {
+                    double at = (way[a] - start[a]) / width[a];
+                    double piece = std::clamp(std::floor(at), 0.0, static_cast<double>(pieces[a] - 1));
+                    const double* table = tables + a * stride + static_cast<Index>(piece) * (degree + 1) * most;
+                    double* out = functions.data() + a * most;
+                    at -= piece;
+                    std::copy(table, table + most, out);
+                    for (Index power = 1; power <= degree; ++power)
+                        for (Index f = 0; f < most; ++f) out[f] = out[f] * at + table[power * most + f];
+                }
+                double weight = weights[index[first + t]];
+                double* out = values + k * first + t;
+                for (Index node = 0; node < k; ++node) {
+                    double product = weight;
+                    for (Index a = 0; a < d; ++a) product *= functions[a * most + picks[node * d + a]];
+                    out[node * held] = product;
+                }
+            }
+        }
+    }
+}
+
+// The seed (seeds, d) nearest to each way (p, d), the lower one of two equally near.
+void nearest_seed(Index p, Index d, const double* ways, Index count, const double* seeds, Index* nearest) {
+#pragma omp parallel
+    {
+        std::vector<double> squares(count);
+#pragma omp for schedule(static)
+        for (Index i = 0; i < p; ++i) {
+            std::fill(squares.begin(), squares.end(), 0.0);
+            double* square = squares.data();
+            for (Index a = 0; a < d; ++a) {  // seeds lie axis by axis here
+                double x = ways[i * d + a];
+                const double* axis = seeds + a * count;
+                for (Index s = 0; s < count; ++s) square[s] += (axis[s] - x) * (axis[s] - x);
+            }
+            double least = std::numeric_limits<double>::infinity();
+            for (Index s = 0; s < count; ++s) least = std::min(least, square[s]);
+            nearest[i] = std::find(square, square + count, least) - square;
+        }
+    }
+}
+
+// Sorts entries (e) by key, those of one key staying in order: offsets (count + 1), and which entry comes when (e).
+void order_by_key(Index e, Index count, const Index* keys, Index* offsets, Index* order) {
+    std::fill(offsets, offsets + count + 1, 0);
+    for (Index i = 0; i < e; ++i) ++offsets[keys[i] + 1];
+    for (Index c = 0; c < count; ++c) offsets[c + 1] += offsets[c];
+    std::vector<Index> next(offsets, offsets + count);
+    for (Index i = 0; i < e; ++i) order[next[keys[i]]++] = i;
+}
+}
