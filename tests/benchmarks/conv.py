@@ -2,10 +2,12 @@
 
 Shapes on the CPU: S1 b 48, n 1024, 32 -> 64; S2 b 8, n 4096, 64 -> 64; S3 3-D, b 4, n 8192 (8000 on the grid), 32 -> 32; D the
 depth-wise kernel of 7x7 nodes, b 8, n 4096, 64 channels. On a GPU: G b 48, n 16384, 64 -> 64, and H, depth-wise. Other kernels
-have 3 nodes an axis; T is the mean number of neighbours under the kernel. Stencils exist before; the anchor is contiguous on
-the CPU and channels-last on a GPU. `growth` is the time per point of more and more points, relative to that of the fewest.
+have 3 nodes an axis, "S1 5x5" and "S2 5x5" have 5; T is the mean number of neighbours under the kernel, that of a network as
+many as the anchor has nodes. Stencils exist before; the anchor is contiguous on the CPU and channels-last on a GPU. `growth` is
+the time per point of more and more points, relative to that of the fewest.
 
     python tests/benchmarks/conv.py --cases "S1 forward" growth
+    python tests/benchmarks/conv.py --cases S1 --layers network --paths compiled
     python tests/benchmarks/conv.py --device cuda --dtypes float32 bfloat16
 """
 
@@ -18,7 +20,7 @@ from torch import nn
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Box
-from inrbridge.nn import BasisConv, Conv, Sampled
+from inrbridge.nn import BasisConv, Conv, MLPConv, Sampled
 from inrbridge.nn.conv import LocalLayer
 from inrbridge.ops.dispatch import using
 from inrbridge.sampling import get_sampler
@@ -51,6 +53,7 @@ class Shape:
 
 SHAPES = {
     "cpu": {"S1": Shape(2, 48, 1024, 32, 64), "S2": Shape(2, 8, 4096, 64, 64), "S3": Shape(3, 4, 8192, 32, 32),
+            "S1 5x5": Shape(2, 48, 1024, 32, 64, 5), "S2 5x5": Shape(2, 8, 4096, 64, 64, 5),
             "D": Shape(2, 8, 4096, 64, 64, 7, 64)},
     "cuda": {"G": Shape(2, 48, 16384, 64, 64), "H": Shape(2, 48, 16384, 64, 64, 7, 64)},
 }  # fmt: skip
@@ -72,13 +75,26 @@ def quadrature(across: int) -> Callable[[Shape], LocalLayer]:
     return layer
 
 
-# name -> (layer of a shape, kind of points, shapes or all of them)
+def network(bins: int | None) -> Callable[[Shape], LocalLayer]:
+    """The kernel of a network with two hidden layers of 16, as many points under it as a discrete kernel has nodes."""
+
+    def layer(shape: Shape) -> LocalLayer:
+        return MLPConv(shape.c, shape.o, half_width=shape.step * shape.size / 2, bins=bins, hidden=(16, 16), dim=shape.d)
+
+    return layer
+
+
+CONVOLUTIONS = ("S1", "S2", "S3", "S1 5x5", "S2 5x5", "G")
+# name -> (layer of a shape, kind of points, shapes)
 LAYERS: dict[str, tuple[Callable[[Shape], LocalLayer], str, tuple[str, ...]]] = {
-    "reconstruct sobol": (reconstruct, "sobol", ()),
-    "reconstruct lattice": (reconstruct, "lattice", ()),
+    "reconstruct sobol": (reconstruct, "sobol", ("S1", "S2", "S3", "D", "G", "H")),
+    "reconstruct lattice": (reconstruct, "lattice", ("S1", "S2", "S3", "D", "G", "H")),
     "quadrature T=9": (quadrature(3), "sobol", ("S1", "S2", "G")),
     "quadrature T=25": (quadrature(5), "sobol", ("S1", "S2", "G")),
     "quadrature T=27": (quadrature(3), "sobol", ("S3",)),
+    "network in 64 bins sobol": (network(64), "sobol", CONVOLUTIONS),
+    "network sobol": (network(None), "sobol", CONVOLUTIONS),
+    "network lattice": (network(None), "lattice", CONVOLUTIONS),
 }
 
 
@@ -129,7 +145,7 @@ def compare(name: str, shape: Shape, dtype: torch.dtype, args) -> None:
     gpu = args.device != "cpu"
     candidates = {"conv": own(shape, args.device, dtype, last=gpu)}
     for layer, (_, _, shapes) in LAYERS.items():
-        if not shapes or name in shapes:
+        if name in shapes and (not args.layers or any(word in layer for word in args.layers)):
             candidates |= ours(shape, layer, tuple(args.paths) or PATHS[args.device], args.device, dtype)
     grid = {"channels-last": own(shape, args.device, dtype, last=True), "grid": on_grid(shape, args.device, dtype)}
     for kind, case in cases.items():
@@ -155,8 +171,9 @@ def growth(args) -> None:
 
 
 def main() -> None:
-    args = arguments(__doc__, dtypes=(["float32"], "numbers to compute in"), paths=([""], "only these paths"))
-    args.paths = [path for path in args.paths if path]
+    args = arguments(__doc__, dtypes=(["float32"], "numbers to compute in"), paths=([""], "only these paths"),
+                     layers=([""], "only layers whose name holds one of these words"))  # fmt: skip
+    args.paths, args.layers = ([word for word in words if word] for words in (args.paths, args.layers))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     for dtype in args.dtypes:
         for name, shape in SHAPES[args.device].items():
