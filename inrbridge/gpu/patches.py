@@ -66,9 +66,11 @@ def cut_patches(
     if length > _LONGEST or groups * nodes * size * length > _SPARSEST * len(column):
         return None
 
-    key, where = np.unique(patch[point].astype(np.int64) * width + column, return_inverse=True)
-    owner, read = np.divmod(key, width)
-    rank = np.arange(len(key)) - np.searchsorted(owner, np.arange(groups))[owner]  # place of a column in its halo
+    together = _together(patch, reads)
+    owner, read = np.repeat(np.arange(groups), np.diff(together.indptr)), together.indices
+    rank = np.arange(len(read)) - together.indptr[owner]  # place of a column in its halo
+    key = owner.astype(np.int64) * width + read
+    where = np.searchsorted(key, patch[point].astype(np.int64) * width + column)
     halo = np.zeros((groups, length), np.int32)
     halo[owner] = read[:, None]
     halo[owner, rank] = read
@@ -130,8 +132,7 @@ def _mean(matrix: csr_matrix) -> csr_matrix:
 
 def _split(reads: csr_matrix, patch: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Halve the patches of the longest halos where the shorter bound on all saves more than the added patches cost."""
-    pairs = reads.tocoo()
-    lengths = _halo_lengths(patch, pairs, reads.shape[1])
+    lengths = np.diff(_together(patch, reads).indptr)
     longest = lengths.max(initial=1)
     bounds = [bound for bound in _LENGTHS if bound >= 0.75 * longest]  # half a patch reads about that share
     bound = min(bounds, key=lambda bound: bound * (len(lengths) + (lengths > bound).sum()))
@@ -145,9 +146,12 @@ def _split(reads: csr_matrix, patch: np.ndarray, place: np.ndarray) -> tuple[np.
         half = (members[patch] + 1) // 2
         moved = (fresh[patch] >= 0) & (place >= half)
         patch, place = np.where(moved, fresh[patch], patch), np.where(moved, place - half, place)
-        lengths = _halo_lengths(patch, pairs, reads.shape[1])
+        lengths = np.diff(_together(patch, reads).indptr)
 
 
-def _halo_lengths(patch: np.ndarray, pairs, width: int) -> np.ndarray:
-    key = np.unique(patch[pairs.row].astype(np.int64) * width + pairs.col)
-    return np.bincount(key // width, minlength=int(patch.max(initial=0)) + 1)
+def _together(patch: np.ndarray, reads: csr_matrix) -> csr_matrix:
+    """The columns that each patch reads, ascending."""
+    members = csr_matrix((np.ones(len(patch)), (patch, np.arange(len(patch)))), shape=(int(patch.max(initial=0)) + 1, len(patch)))
+    together = members @ reads
+    together.sort_indices()
+    return together

@@ -293,8 +293,8 @@ def measure(index: int, case: Case, failures: dict) -> None:
 
 
 def sirens() -> None:
-    """48 networks 2-256-256-256-256-256-3 at 1024 points."""
-    b, n, widths = 48, 1024, (2, *(256,) * 5, 3)
+    """48 networks 2-256-256-256-256-3 at 1024 points."""
+    b, n, widths = 48, 1024, (2, *(256,) * 4, 3)
     for dtype in (torch.bfloat16, torch.float32):
         generator = torch.Generator(device="cuda").manual_seed(0)
         layers = []
