@@ -65,7 +65,7 @@ class LocalLayer(nn.Module):
         check_channels(sampled, self.in_channels, f"{type(self).__name__}({self.in_channels}, {self.out_channels})")
 
     def _finish(self, target, values: Tensor) -> Sampled:
-        return Sampled(target, values if self.bias is None else values + self.bias)
+        return Sampled(target, values if self.bias is None else values + self.bias.to(values.dtype))  # under autocast, too
 
     def _draw(self, generator: torch.Generator | None) -> None:
         """Draw `weight` (out, in / groups, ..) and `bias` as torch draws those of a convolution."""

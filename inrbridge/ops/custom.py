@@ -52,11 +52,11 @@ _library.define("gradients(Tensor[] factors, Tensor cotangent, int form) -> Tens
 
 
 def _partial(stands: list[Tensor], form: int, place: int) -> Tensor:
-    return form_of(form).partials[place](*stands)
+    return form_of(form).partials[place](*stands).contiguous()  # as the shape below promises
 
 
 def _gradients(factors: list[Tensor], cotangent: Tensor, form: int) -> list[Tensor]:
-    return list(form_of(form).gradients(*factors, cotangent))
+    return [gradient.contiguous() for gradient in form_of(form).gradients(*factors, cotangent)]
 
 
 _library.impl("partial", _partial, "CompositeExplicitAutograd")
