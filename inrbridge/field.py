@@ -57,6 +57,16 @@ class StackEvaluable(Protocol):
 
 
 @runtime_checkable
+class Tabular(Protocol):
+    """A stackable field that names those of its states of which an evaluation reads a few rows: (.., columns), one row a place.
+
+    Fields that are stacked to be read only have these stored side by side (`inrbridge.batched.side_by_side`).
+    """
+
+    tables: tuple[str, ...]
+
+
+@runtime_checkable
 class Differentiable(Protocol):
     """A field with an analytic gradient: coords (..., d) -> (..., channels, d)."""
 

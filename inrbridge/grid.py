@@ -7,15 +7,13 @@ continued by its border values, so that an image never runs away there.
 
 from __future__ import annotations
 
-import functools
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from inrbridge.batched import slices, table_rows
 from inrbridge.domains import Box, Domain
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.field import Field, channel_names
@@ -66,6 +64,7 @@ class GridField(nn.Module):
     """
 
     format = "grid"
+    tables = ("samples",)
 
     def __init__(
         self,
@@ -106,42 +105,31 @@ class GridField(nn.Module):
     def forward(self, coords: Tensor) -> Tensor:
         """Interpolate: coords (..., d) -> values (..., c) in the dtype of coords."""
         self.domain.check_shape(coords)
-        table = self.samples.reshape(-1, self.channels).to(coords.dtype)
-        values = self._interpolate(coords.reshape(-1, self.domain.dim), table)
+        values = self._interpolate(coords.reshape(-1, self.domain.dim), self.samples.unsqueeze(0))
         return values.reshape(*coords.shape[:-1], self.channels)
 
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Interpolate b grids of this shape: samples (b, *shape, c), coords (n, d) or (b, n, d) -> (b, n, c).
 
-        Shared points have one stencil for all grids, which is applied as one sparse matrix product.
+        Shared points have one stencil for all grids.
         """
-        samples = states["samples"].to(coords.dtype)
-        b, c, n = samples.shape[0], self.channels, coords.shape[-2]
-        if coords.ndim == 3:
-            table = samples.reshape(-1, c)
-            return self._interpolate(coords.reshape(b * n, -1), table, owner_size=n).reshape(b, n, c)
-        table = samples.reshape(b, -1, c).transpose(0, 1).reshape(-1, b * c)
-        return self._interpolate(coords, table).reshape(n, b, c).transpose(0, 1).contiguous()
+        return self._interpolate(coords, states["samples"])
 
     def grid_points(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return where the samples lie: (number of samples, d), the last axis fastest."""
         return grid_points(self.domain, self.shape, self.align_corners, dtype or self.samples.dtype)
 
-    def _interpolate(self, points: Tensor, table: Tensor, owner_size: int | None = None) -> Tensor:
-        """Apply the stencil of points (m, d) to a table (entries, v) -> (m, v).
-
-        With `owner_size` the table holds several grids, one after the other, each asked at that many points in turn.
-        """
+    def _interpolate(self, points: Tensor, samples: Tensor) -> Tensor:
+        """Apply the stencils of points (n, d) or (b, n, d) to samples (b, *shape, c) -> (b, n, c), some points at a time."""
         taps = len(_INTERPOLATIONS[self.interpolation][1](points.new_zeros(()))) ** self.domain.dim
+        table, own = samples.flatten(1, -2), points.ndim == 3
         parts = []
-        for start in range(0, len(points), max(1, CHUNK // taps)):
-            part = points[start : start + max(1, CHUNK // taps)]
-            index, weights = self._stencil(part)
-            if owner_size is not None:
-                owner = torch.arange(start, start + len(part), device=part.device) // owner_size
-                index = index + owner[:, None] * math.prod(self.shape)
-            parts.append(_weighted_sum(index, weights, table))
-        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else table.new_zeros(0, table.shape[1])
+        for some in slices(points.shape[-2], max(1, CHUNK // (taps * (len(table) if own else 1)))):
+            index, weights = self._stencil(points[..., some, :].reshape(-1, points.shape[-1]))
+            if own:
+                index, weights = (values.unflatten(0, (len(table), -1)) for values in (index, weights))
+            parts.append(table_rows(table, index.unsqueeze(0), weights.unsqueeze(0)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _stencil(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples around points (m, d) and their weights: index (m, taps^d), weights (m, taps^d)."""
@@ -159,31 +147,6 @@ class GridField(nn.Module):
             index = (index[:, :, None] * count + near[:, None, :]).flatten(1)
             weights = (weights[:, :, None] * along[:, None, :]).flatten(1)
         return index, weights
-
-
-def _weighted_sum(index: Tensor, weights: Tensor, table: Tensor) -> Tensor:
-    """Sum rows of a table: out[i] = sum_k weights[i, k] table[index[i, k]]; index, weights (m, k), table (entries, v)."""
-    if torch.is_grad_enabled() and (weights.requires_grad or table.requires_grad):
-        return (table[index] * weights[..., None]).sum(1)  # differentiable as often as wanted
-    table, weights = table.detach(), weights.detach()
-    m, k = index.shape
-    if table.device.type == "cpu" and torch.backends.mkl.is_available() and table.dtype in (torch.float32, torch.float64):
-        _hear_sparse_warning()
-        rows = torch.arange(0, m * k + 1, k)
-        operator = torch.sparse_csr_tensor(rows, index.flatten(), weights.flatten(), (m, len(table)), check_invariants=False)
-        return operator @ table
-    return nn.functional.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
-
-
-@functools.cache
-def _hear_sparse_warning() -> None:
-    """Let torch say once a process, unheard, that sparse CSR tensors are beta.
-
-    A `catch_warnings` around each product would make Python forget every warning that it showed, and show them all again.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
-        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
 
 def grid_points(domain: Box, shape: Sequence[int], align_corners: bool, dtype: torch.dtype) -> Tensor:

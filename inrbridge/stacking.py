@@ -22,7 +22,8 @@ from torch.func import functional_call, vmap
 
 from inrbridge.domains import Domain
 from inrbridge.errors import CannotAlign, NotFinite, ShapeMismatch
-from inrbridge.field import Field, Stackable, StackEvaluable, channel_names
+from inrbridge.field import Field, Stackable, StackEvaluable, Tabular, channel_names
+from inrbridge.tables import side_by_side
 from inrbridge.transforms import Transform
 
 DEFAULT_MEMORY = 512 * 2**20  # bytes of working memory that one evaluation may take
@@ -251,7 +252,10 @@ def stack(fields: Field | Iterable[Field], *, trainable: bool = False, memory: i
             continue
         first = states[positions[0]]
         with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
-            stacked = {name: torch.stack([states[p][name] for p in positions]) for name in first}
+            read = () if trainable else _tables(_unwrap(fields[positions[0]])[1])  # gradients come back to each field's own
+            stacked = {
+                name: (side_by_side if name in read else torch.stack)([states[p][name] for p in positions]) for name in first
+            }
         groups.append(Group(chosen[0], stacked, tuple(positions)))
     return FieldStack(groups, trainable=trainable, memory=memory)
 
@@ -321,6 +325,10 @@ def _width(states: Mapping[str, Tensor]) -> int:
     return max([8, *lengths])
 
 
+def _tables(module: nn.Module) -> tuple[str, ...]:
+    return module.tables if isinstance(module, Tabular) else ()
+
+
 def _state(module: nn.Module) -> dict[str, Tensor]:
     """Return the state with its autograd history (a state dict would drop it)."""
     return module.state_dict(keep_vars=True)
@@ -369,7 +377,13 @@ def _merge(a: Group | Loose, b: Group | Loose) -> Group | Loose:
     positions = a.positions + b.positions
     if isinstance(a, Loose):
         return Loose(a.fields + b.fields, positions)
-    return Group(a.template, {name: torch.cat([value, b.states[name]]) for name, value in a.states.items()}, positions)
+    return Group(a.template, {name: _joined(value, b.states[name]) for name, value in a.states.items()}, positions)
+
+
+def _joined(a: Tensor, b: Tensor) -> Tensor:
+    """Put the rows of b behind those of a; tables that stand side by side remain so."""
+    beside = a.ndim > 2 and a.stride(0) == a.shape[-1] < a.stride(1)
+    return torch.cat([a.movedim(0, -2), b.movedim(0, -2)], -2).movedim(-2, 0) if beside else torch.cat([a, b])
 
 
 def _move(group: Group | Loose, device: torch.device | str | None, dtype: torch.dtype | None) -> Group | Loose:

@@ -47,13 +47,17 @@ def table_rows(tables: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         weights: of the shape of the rows.
 
     Returns:
-        (b, n, levels f) in the dtype of the weights.
+        (b, n, levels f) in the dtype of the weights; numbers of 16 bits are summed in 32.
     """
-    if tables.dtype == weights.dtype and weights.dtype in (torch.float32, torch.float64):
+    if weights.dtype not in (torch.float32, torch.float64):
+        return table_rows(tables, rows, weights.float()).to(weights.dtype)
+    if tables.dtype == weights.dtype:
         return _Sums.apply(tables, rows, weights)
     asked = torch.is_grad_enabled() and (tables.requires_grad or weights.requires_grad)
     if not asked and _is_compiled(tables, weights.dtype):
         return _compiled.sums(tables, rows, weights)
+    if tables.shape[1] <= len(rows) * rows.shape[-2] * rows.shape[-1]:  # fewer rows than are read
+        return _Sums.apply(tables.to(weights.dtype), rows, weights)
     return _arranged((_gathered(tables, rows).to(weights.dtype) * _of_fields(weights).unsqueeze(-1)).sum(-2))
 
 

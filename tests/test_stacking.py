@@ -231,3 +231,24 @@ def test_no_points(generator):
     states = dict(SineField().state_dict())
     stacked = {name: value[None] for name, value in states.items()}
     assert evaluate_states(SineField(), stacked, points(0, generator=generator)).shape == (1, 0, 1)
+
+
+def test_tables_to_be_read_stand_side_by_side_and_others_one_after_the_other(generator):
+    fields = [grid(seed, channels=3) for seed in range(4)]
+    x = points(9, generator=generator)
+    made = stack(fields)
+    samples = made.groups[0].states["samples"]
+    assert samples.shape == (4, 6, 5, 3) and samples.stride() == (3, 60, 12, 1)
+    joined = FieldStack.concat([stack(fields[:2]), stack(fields[2:])])
+    for other in (joined, made.to(dtype=torch.float64)):
+        assert other.groups[0].states["samples"].stride() == samples.stride()
+    learning = stack([field.requires_grad_() for field in fields], trainable=True)
+    apart = FieldStack.concat([stack(fields[:2], trainable=True), stack(fields[2:], trainable=True)])
+    for other in (learning, apart):
+        assert other.groups[0].states["samples"].is_contiguous()
+    for other in (made, joined, learning, apart):
+        torch.testing.assert_close(other(x), loop(fields, x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(other[2](x), fields[2](x), rtol=1e-12, atol=1e-12)
+    learning(x).square().sum().backward()
+    loop(fields, x).square().sum().neg().backward()
+    assert all(field.samples.grad.abs().max() < 1e-10 for field in fields)

@@ -47,6 +47,7 @@ class NgpField(nn.Module):
     """
 
     format = "ngp"
+    tables = ("table", "planes")
 
     def __init__(self, domain: Domain, channels: int, *, grid: GridSpec | None, frequencies: int = 0,
                  planes: Sequence[int] | None = None, raw: bool = False, width: int = 64, layers: int = 1,
@@ -230,8 +231,7 @@ class NgpField(nn.Module):
             parts.append(u)
         if self.planes_shape:
             side = self.planes_shape[0]
-            tables = states["planes"].reshape(b, 3 * side * side, -1)
-            parts.append(_look_up(tables, *_plane_cells(flat, side), shared=u.ndim == 2))
+            parts.append(_look_up(states["planes"].flatten(1, 3), *_plane_cells(flat, side), shared=u.ndim == 2))
         if self.grid:
             parts.append(_look_up(states["table"], *self.grid.cells(flat), shared=u.ndim == 2))
         found = torch.cat([part.expand(b, *part.shape[-2:]) for part in parts], -1) if len(parts) > 1 else parts[0]
@@ -250,7 +250,7 @@ def octaves(u: Tensor, count: int) -> Tensor:
 
 
 def _look_up(tables: Tensor, rows: Tensor, weights: Tensor, shared: bool) -> Tensor:
-    """Sum weighted rows in one gather over all fields.
+    """Sum weighted rows of all fields at once.
 
     Args:
         tables: (b, r, f).
@@ -259,19 +259,9 @@ def _look_up(tables: Tensor, rows: Tensor, weights: Tensor, shared: bool) -> Ten
     Returns:
         (b, n, levels f).
     """
-    b, length, features = tables.shape
-    levels, m, corners = rows.shape
-    if shared:  # the fields' features stand side by side in one table
-        table = tables[0] if b == 1 else tables.transpose(0, 1).reshape(length, b * features)
-        n = m
-    else:
-        table, n = tables.flatten(0, 1), m // b
-        wide = torch.int64 if b * length >= 2**31 else rows.dtype
-        first = length * torch.arange(b, device=rows.device, dtype=wide).repeat_interleave(n)
-        rows = rows.to(wide) + first[:, None]
-    found = batched.weighted_rows(table, rows.reshape(-1, corners), weights.reshape(-1, corners))
-    shape, order = ((levels, n, b, features), (2, 1, 0, 3)) if shared else ((levels, b, n, features), (1, 2, 0, 3))
-    return found.reshape(shape).permute(order).reshape(b, n, levels * features)
+    if not shared:
+        rows, weights = (values.unflatten(1, (len(tables), -1)) for values in (rows, weights))
+    return batched.table_rows(tables, rows, weights)
 
 
 def _plane_cells(u: Tensor, side: int) -> tuple[Tensor, Tensor]:

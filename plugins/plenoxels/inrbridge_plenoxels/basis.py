@@ -78,15 +78,12 @@ class Basis:
         return encodings.spherical_harmonics(directions, math.isqrt(self.components))
 
     def _texture(self, directions: Tensor, states: Mapping[str, Tensor]) -> Tensor:
-        side, k = self.side, self.components
+        side = self.side
         # the outermost points lie on the border, those of a lattice half a cell inside
         inside = ((directions + 1) / 2 * (side - 1) + 0.5) / side
         textures = states["texture"].flatten(1, 3)
-        b = len(textures)
-        rows, weights = Lattice((side,) * 3).find(inside, {}, b)
-        rows = rows + side**3 * torch.arange(b, device=rows.device)[:, None, None]
-        found = batched.weighted_rows(textures.flatten(0, 1), rows.reshape(-1, 8), weights.reshape(-1, 8))
-        return found.reshape(b, -1, k)
+        rows, weights = Lattice((side,) * 3).find(inside, {}, len(textures))
+        return batched.table_rows(textures, rows.unsqueeze(0), weights.unsqueeze(0))
 
     def _network(self, directions: Tensor, states: Mapping[str, Tensor]) -> Tensor:
         octaves = 2.0 ** torch.arange(self.octaves)

@@ -48,6 +48,7 @@ class PlenoxelField(nn.Module):
     """
 
     format = "plenoxels"
+    tables = ("table", "texture")
 
     def __init__(self, domain: Domain, channels: int, *, cells: Lattice | Octree, head: str = "values",
                  basis: Basis | None = None, density: str = "softplus", density_scale: float = 1.0, colour: str = "sigmoid",
@@ -155,11 +156,8 @@ class PlenoxelField(nn.Module):
 
     def _evaluate(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:
         table, dim = states["table"].flatten(1, -2), self.places.dim
-        b, rows, columns = table.shape
-        found, weights = self.cells.find(self._in_cube(x[..., :dim]), states, b)
-        first = rows * torch.arange(b, device=found.device)
-        found = (found + first[:, None, None]).flatten(0, 1)
-        row = batched.weighted_rows(table.flatten(0, 1), found, weights.flatten(0, 1)).reshape(b, x.shape[-2], columns)
+        found, weights = self.cells.find(self._in_cube(x[..., :dim]), states, len(table))
+        row = batched.table_rows(table, found.unsqueeze(0), weights.unsqueeze(0))
         if self.head == "values":
             return row
         density = self.density_scale * DENSITIES[self.density](row[..., :1])

@@ -86,10 +86,14 @@ class Lattice:
         return {"resolution": list(self.resolution)} | ({} if self.kept is None else {"rows": self.kept})
 
     def find(self, u: Tensor, states: Mapping[str, Tensor], b: int) -> tuple[Tensor, Tensor]:
-        """Find the rows around u, (n, d) shared or (b, n, d), in the table of each of b fields: rows, weights (b, n, 2^d)."""
+        """Find the rows around u, (n, d) shared or (b, n, d), in the table of each of b fields.
+
+        Returns:
+            Rows and weights (b, n, 2^d), or (n, 2^d) where they are those of all fields.
+        """
         cells, weights = self._corners(u)
         if self.kept is None:
-            return cells.expand(b, *cells.shape[-2:]), weights.expand(b, *weights.shape[-2:])
+            return cells, weights
         links = states["links"].flatten(1)
         if cells.ndim == 2:
             found = links[:, cells]
