@@ -1,6 +1,6 @@
-"""Floor 1: the passes of the local operator on tensors of the CPU, by `local.cpp`, in float32, float64 and bfloat16.
+"""Floor 1: passes of the local operator on tensors of the CPU, by `local.cpp` and `depthwise.cpp`.
 
-Sums are taken in float32, in float64 for float64.
+Numbers are float32, float64 or bfloat16; sums are taken in float32, in float64 for float64.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from inrbridge.compiled.building import library
 from inrbridge.compiled.calling import call
 from inrbridge.compiled.patches import Patches
 
+_CHANNELS = 8  # that are worth a vector, where kernels are depth-wise
 SUMS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 
 
 def available(like: Tensor) -> bool:
     """Say whether the passes take tensors like this one."""
-    return like.device.type == "cpu" and like.dtype in SUMS and library("local") is not None
+    return like.device.type == "cpu" and like.dtype in SUMS and None not in map(library, ("local", "depthwise"))
 
 
 def sweep(patches: Patches, source: Tensor, shape: tuple[int, int, int], groups: int, *, exchanged: bool,
@@ -46,8 +47,11 @@ def sweep(patches: Patches, source: Tensor, shape: tuple[int, int, int], groups:
     total = None if other is None else source.new_empty(shape)
     if source.numel() == 0 or out_channels == 0:
         return tuple(None if t is None else t.zero_() for t in (out, total))
-    name = f"local_{str(source.dtype).removeprefix('torch.')}"
-    cut = patches.order, patches.starts, patches.index, patches.weight, patches.halo_starts, patches.halo
     sizes = patches.points, k, patches.size, fields, channels, out_channels, groups
-    call("local", name, *cut, *sizes, source, kernel, int(exchanged), out, other, total)
+    given = *patches.parts, *sizes, source, kernel, int(exchanged), out, other, total
+    dtype = str(source.dtype).removeprefix("torch.")
+    if channels == groups == out_channels and channels >= _CHANNELS:
+        call("depthwise", f"depthwise_{dtype}", *given, *patches.turned)
+    else:
+        call("local", f"local_{dtype}", *given)
     return out, total

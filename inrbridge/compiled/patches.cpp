@@ -106,6 +106,37 @@ void cut(const Index* offsets, const Index* columns, const double* weights, Inde
     halo_starts[(count + size - 1) / size] = Place(read);
 }
 
+// Sorts the entries of each point by what they read: reads[i] of a point stands for the entries bounds[i] to bounds[i + 1].
+template <class T>
+void turn(const Place* starts, const Place* index, const T* weight, const Place* halo_starts, Index count, Index nodes,
+          Index size, Place* read_starts, Place* reads, Place* bounds, Place* node, T* turned) {
+    std::vector<Place> entries;
+    Index read = 0, entry = 0;
+    for (Index at = 0; at < count; ++at) {
+        Index patch = at / size;
+        entries.assign(halo_starts[patch + 1] - halo_starts[patch] + 1, 0);
+        Place first = starts[at * nodes], last = starts[(at + 1) * nodes];
+        for (Place e = first; e < last; ++e) ++entries[index[e] + 1];
+        read_starts[at] = Place(read);
+        for (Index place = 0; place + 1 < Index(entries.size()); ++place) {
+            if (entries[place + 1] > 0) {
+                reads[read] = Place(place);
+                bounds[read++] = Place(entry) + entries[place];
+            }
+            entries[place + 1] += entries[place];
+        }
+        for (Index k = 0; k < nodes; ++k)
+            for (Place e = starts[at * nodes + k]; e < starts[at * nodes + k + 1]; ++e) {
+                Index to = entry + entries[index[e]]++;
+                node[to] = Place(k);
+                turned[to] = weight[e];
+            }
+        entry += last - first;
+    }
+    read_starts[count] = Place(read);
+    bounds[read] = Place(entry);
+}
+
 }  // namespace
 
 extern "C" {
@@ -137,6 +168,18 @@ void patches_cut_float32(const Index* offsets, const Index* columns, const doubl
 void patches_cut_float64(const Index* offsets, const Index* columns, const double* weights, Index count, Index nodes, Index width,
                          Index size, Place* order, Place* starts, Place* index, double* weight, Place* halo_starts, Place* halo) {
     cut(offsets, columns, weights, count, nodes, width, size, order, starts, index, weight, halo_starts, halo);
+}
+
+// The entries of each point by what it reads. read_starts (count + 1); reads (at most the entries): places in the halo; bounds
+// (one more): entries of each; node and turned (entries): their nodes, ascending, and weights.
+void patches_turn_float32(const Place* starts, const Place* index, const float* weight, const Place* halo_starts, Index count,
+                          Index nodes, Index size, Place* read_starts, Place* reads, Place* bounds, Place* node, float* turned) {
+    turn(starts, index, weight, halo_starts, count, nodes, size, read_starts, reads, bounds, node, turned);
+}
+
+void patches_turn_float64(const Place* starts, const Place* index, const double* weight, const Place* halo_starts, Index count,
+                          Index nodes, Index size, Place* read_starts, Place* reads, Place* bounds, Place* node, double* turned) {
+    turn(starts, index, weight, halo_starts, count, nodes, size, read_starts, reads, bounds, node, turned);
 }
 
 }  // extern "C"

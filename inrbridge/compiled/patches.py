@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +30,23 @@ class Patches:
     @property
     def points(self) -> int:
         return len(self.order)
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors, in the order in which the kernels take them."""
+        return self.order, self.starts, self.index, self.weight, self.halo_starts, self.halo
+
+    @cached_property
+    def turned(self) -> tuple[Tensor, ...]:
+        """The entries of each point sorted by what they read, for depth-wise kernels (`patches_turn` in patches.cpp)."""
+        entries = len(self.index)
+        read_starts, reads, bounds, node = (torch.empty(count, dtype=torch.int32)
+                                            for count in (self.points + 1, entries, entries + 1, entries))  # fmt: skip
+        out = read_starts, reads, bounds, node, torch.empty_like(self.weight)
+        name = f"patches_turn_{str(self.weight.dtype).removeprefix('torch.')}"
+        call("patches", name, self.starts, self.index, self.weight, self.halo_starts, self.points, self.nodes, self.size, *out)
+        number = int(read_starts[-1])
+        return read_starts, reads[:number].clone(), bounds[: number + 1].clone(), *out[3:]
 
 
 def available(points: int, nodes: int, width: int, entries: int) -> bool:
