@@ -12,11 +12,13 @@ from inrbridge.discretization import Discretization
 from inrbridge.ops.local import apply_local
 from inrbridge.ops.mixed import MixedPairs
 from inrbridge.ops.pairs import Pairs
+from inrbridge.stencils.stencil import BinnedStencil
+
+_TABLE = 1 << 22  # numbers of all kernels together, at most, to be made at once
 
 
 @torch.compiler.assume_constant_result  # as that of other stencils
-def form_number(stencil: PairStencil) -> int:
-    """Return the number of the form that applies a stencil (`apply_local`)."""
+def _form_number(stencil: PairStencil) -> int:
     return stencil.operator.form.number
 
 
@@ -35,6 +37,8 @@ class PairStencil:
     def apply(self, values: Tensor, features: Tensor, kernel: Tensor) -> Tensor:
         """Return y_i = sum_u (sum_j P[i,u,j] f_j) sum_h features[u,h] W_h.
 
+        Where offsets repeat, their kernels are made first, and used by all the pairs that share them.
+
         Args:
             values: f, (b, n_in, c).
             features: of the kernel at the offsets, (u, h).
@@ -43,11 +47,23 @@ class PairStencil:
         Returns:
             (b, n_out, o).
         """
-        return apply_local(form_number(self), values, features, kernel)
+        if self._kernels_are_few(values.shape[0], *kernel.shape):
+            return self.by_offset.apply(values, torch.einsum("uh,hco->uco", features, kernel))
+        return apply_local(_form_number(self), values, features, kernel)
+
+    def _kernels_are_few(self, b: int, h: int, c: int, o: int) -> bool:
+        """Whether it is less work to make them than to sum the neighbours of each point for each feature."""
+        (m, u, _), pairs = self.pairs.shape, len(self.pairs.node)
+        return u * c * o <= _TABLE and c * o * (u * h + pairs * b) < 1.25 * b * h * c * (pairs + m * o)
+
+    @cached_property
+    def by_offset(self) -> BinnedStencil:
+        """The same with a free kernel for each offset."""
+        return BinnedStencil(self.target, self.pairs)
 
     @cached_property
     def operator(self) -> MixedPairs:
-        """The operator that applies P."""
+        """The operator that applies P to mixed kernels."""
         return MixedPairs(self.pairs)
 
     def dense(self) -> Tensor:
