@@ -155,4 +155,23 @@ void fit_squares(Index m, Index count, Index d, const double* ways, const double
         }
     }
 }
+
+// How many weights (m, count) of each row are not 0.
+void count_used(Index m, Index count, const double* weights, Index* counts) {
+    for (Index q = 0; q < m; ++q)
+        counts[q] = count - std::count(weights + q * count, weights + (q + 1) * count, 0.0);
+}
+
+// Writes the entries (m, count) whose weight is not 0 behind one another, those of row q from starts[q] on.
+void place_used(Index m, Index count, const Index* index, const double* weights, const Index* starts, Index* columns,
+                double* values) {
+    for (Index q = 0; q < m; ++q) {
+        Index place = starts[q];
+        for (Index s = q * count; s < (q + 1) * count; ++s)
+            if (weights[s] != 0.0) {
+                columns[place] = index[s];
+                values[place++] = weights[s];
+            }
+    }
+}
 }

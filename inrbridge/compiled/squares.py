@@ -27,3 +27,15 @@ def fit(ways: np.ndarray, distances: np.ndarray, powers: np.ndarray, widen: floa
     call("squares", "fit_squares", m, count, d, *given, float(widen), np.ascontiguousarray(powers, np.int64), len(powers),
          weights, sizes)  # fmt: skip
     return weights, sizes
+
+
+def count_used(weights: np.ndarray) -> np.ndarray:
+    """Return how many weights (m, count) of each row are not 0, (m,)."""
+    counts = np.empty(len(weights), np.int64)
+    call("squares", "count_used", *weights.shape, weights, counts)
+    return counts
+
+
+def place_used(index: np.ndarray, weights: np.ndarray, starts: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+    """Write those of the entries (m, count) whose weight is not 0 into columns and values, row q from starts[q] on."""
+    call("squares", "place_used", *weights.shape, index, weights, starts, columns, values)

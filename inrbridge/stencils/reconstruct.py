@@ -108,17 +108,22 @@ def moving_least_squares(samples: Samples, queries: np.ndarray, order: int, neig
         The matrix (q, n), the nearest samples of a row first, and the radius (q,) around each query beyond which no sample can
         have had a part in its row.
     """
-    counts, columns, weights = np.zeros(len(queries), np.int64), [np.zeros(0, np.int64)], [np.zeros(0)]
-    radius = np.zeros(len(queries))
+    counts, radius = np.zeros(len(queries), np.int64), np.zeros(len(queries))
+    # as long as one fit a query fills them; what is never written takes no memory
+    columns, weights = np.empty(len(queries) * neighbors, np.int64), np.empty(len(queries) * neighbors)
+    held = 0
     for start in range(0, len(queries), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         pieces = list(_accepted(samples, queries[part], order, neighbors, radius[part]))
         for rows, _, weight in pieces:
-            counts[part][rows] = np.count_nonzero(weight, axis=1)
-        found = _merged(pieces, counts[part])
-        columns.append(found[0])
-        weights.append(found[1])
-    entries = (torch.from_numpy(np.concatenate(parts)) for parts in (columns, weights))
+            counts[part][rows] = _count_used(weight)
+        starts = held + np.cumsum(counts[part]) - counts[part]
+        held += int(counts[part].sum())
+        if held > len(columns):
+            columns, weights = (np.concatenate([a, np.empty(held, a.dtype)]) for a in (columns, weights))
+        for rows, index, weight in pieces:
+            _place_used(index, weight, starts[rows], columns, weights)
+    entries = (torch.from_numpy(a[:held] if 2 * held > len(a) else a[:held].copy()) for a in (columns, weights))
     return SparseRows.from_counts(torch.from_numpy(counts), *entries), radius
 
 
@@ -149,20 +154,20 @@ def _accepted(samples: Samples, queries: np.ndarray, order: int, neighbors: int,
         yield pending, index, np.ones(index.shape)
 
 
-def _merged(pieces: list, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The samples and weights of all rows, one row after the other."""
-    if len(pieces) == 1:
-        _, index, weight = pieces[0]
-        used = weight != 0
-        return index[used], weight[used]
-    starts = np.cumsum(counts) - counts
-    columns, weights = np.empty(counts.sum(), np.int64), np.empty(counts.sum())
-    for rows, index, weight in pieces:
-        used = weight != 0
-        held = counts[rows]
-        place = np.arange(held.sum()) + np.repeat(starts[rows] - (np.cumsum(held) - held), held)
-        columns[place], weights[place] = index[used], weight[used]
-    return columns, weights
+def _count_used(weight: np.ndarray) -> np.ndarray:
+    """How many weights (r, m) of each row are not 0."""
+    return squares.count_used(weight) if squares.available() else np.count_nonzero(weight, axis=1)
+
+
+def _place_used(index: np.ndarray, weight: np.ndarray, starts: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> None:
+    """Write the entries (r, m) in use, those of row r from starts[r] on."""
+    if squares.available():
+        squares.place_used(index, weight, starts, columns, weights)
+        return
+    used = weight != 0
+    held = used.sum(1)
+    place = np.arange(held.sum()) + np.repeat(starts - (np.cumsum(held) - held), held)
+    columns[place], weights[place] = index[used], weight[used]
 
 
 def _fit(ways: np.ndarray, distances: np.ndarray, powers: tuple, widen: float) -> tuple[np.ndarray, np.ndarray]:
