@@ -42,31 +42,45 @@ void gather(const PointBlocks& blocks, Index nodes, Index b, Index c, Index o, b
     }
 }
 
-constexpr Index CHUNK_ROWS = 192;  // of values and cotangents at a time, that stay in the second cache
+constexpr Index CHUNK_ROWS = 192;        // of values and cotangents at a time
+constexpr Index PARTS = 4;               // sums of the kernel's gradient that are added up at the end
+constexpr Index PART_NUMBERS = 1 << 22;  // of one of them; where there are more, there is but one
+constexpr Index GROUPS = 16;             // of nodes, times parts
 
-// total (nodes, c, o) = sum over the pairs of a node: w f[source]^T g[target]; node k owns pairs starts[k] to starts[k + 1].
+// total (nodes, c, o): the sum over the pairs of a node of w f[source]^T g[target], for pairs in blocks. A task takes one part of
+// the blocks, whose values and cotangents are in cache, and a group of nodes.
 template <class T>
-void correlate(Index nodes, const std::int64_t* starts, const std::int64_t* source, const std::int64_t* target, Index b, Index c,
-               Index o, const T* weight, const T* values, const T* cotangent, T* total) {
-    const Index pairs = std::max<Index>(1, CHUNK_ROWS / b), strip = Block<T>::columns;
-    const Index width = nodes < 64 ? strip : round_up(o, strip), parts = (o + width - 1) / width;  // few nodes: more tasks
+void correlate(const PointBlocks& blocks, Index nodes, Index b, Index c, Index o, const T* weight, const T* values,
+               const T* cotangent, T* total) {
+    const Index size = nodes * c * o, parts = size > PART_NUMBERS ? 1 : PARTS, groups = std::min(nodes, GROUPS / parts);
+    const Index pairs = std::max<Index>(1, CHUNK_ROWS / b);
+    std::vector<T> others((parts - 1) * size);
 #pragma omp parallel
     {
-        Buffer<T> right(pairs * b * round_up(std::min(width, o), Vector<T>::lanes));
+        Buffer<T> right(pairs * b * round_up(o, Vector<T>::lanes));
         std::vector<const T*> left(pairs);
 #pragma omp for schedule(dynamic)
-        for (Index task = 0; task < nodes * parts; ++task) {
-            Index k = task / parts, column = task % parts * width, columns = std::min(width, o - column);
-            T* to = total + k * c * o + column;
-            for (Index m = 0; m < c; ++m) std::memset(to + m * o, 0, columns * sizeof(T));
-            for (Index start = starts[k]; start < starts[k + 1]; start += pairs) {
-                Index count = std::min(pairs, starts[k + 1] - start);
-                for (Index p = 0; p < count; ++p) left[p] = values + source[start + p] * b * c;
-                Rows<T> rows{cotangent, target + start, nullptr, nullptr, weight + start, b, o, 0};
-                scaled_strips(rows, count, column, columns, right.data());
-                compute<T>(Listed<T>{left.data(), right.data(), count, b, c, count * b}, c, columns, to, o, true);
+        for (Index task = 0; task < parts * groups; ++task) {
+            const Index part = task / groups, group = task % groups;
+            const Index low = nodes * group / groups, high = nodes * (group + 1) / groups;
+            T* sums = part == 0 ? total : others.data() + (part - 1) * size;
+            std::memset(sums + low * c * o, 0, (high - low) * c * o * sizeof(T));
+            const Index first = blocks.bounds[blocks.count * part / parts], last = blocks.bounds[blocks.count * (part + 1) / parts];
+            for (Index run = first; run < last; ++run) {
+                const Index node = blocks.nodes[run];
+                if (node < low || node >= high) continue;
+                for (Index start = blocks.starts[run]; start < blocks.starts[run + 1]; start += pairs) {
+                    const Index count = std::min(pairs, blocks.starts[run + 1] - start);
+                    for (Index p = 0; p < count; ++p) left[p] = values + blocks.source[start + p] * b * c;
+                    Rows<T> rows{cotangent, blocks.target + start, nullptr, nullptr, weight + start, b, o, 0};
+                    scaled_strips(rows, count, right.data());
+                    compute<T>(Listed<T>{left.data(), right.data(), count, b, c, count * b}, c, o, sums + node * c * o, o, true);
+                }
             }
         }
+#pragma omp for schedule(static)
+        for (Index x = 0; x < size; ++x)
+            for (Index part = 1; part < parts; ++part) total[x] += others[(part - 1) * size + x];
     }
 }
 
@@ -80,10 +94,13 @@ void correlate(Index nodes, const std::int64_t* starts, const std::int64_t* sour
         gather<T>({count, size, points, order, bounds, starts, run_nodes, target, source}, nodes, b, c, o, turned, weight,      \
                   values, kernel, out);                                                                                         \
     }                                                                                                                           \
-    extern "C" void bins_correlate_##name(Index nodes, Index b, Index c, Index o, const std::int64_t* starts,                   \
-                                          const std::int64_t* target, const std::int64_t* source, const T* weight,              \
-                                          const T* values, const T* cotangent, T* total) {                                      \
-        correlate<T>(nodes, starts, source, target, b, c, o, weight, values, cotangent, total);                                 \
+    extern "C" void bins_correlate_##name(Index count, Index size, Index points, Index nodes, Index b, Index c, Index o,        \
+                                          const std::int64_t* order, const std::int64_t* bounds, const std::int64_t* starts,    \
+                                          const std::int64_t* run_nodes, const std::int64_t* target,                            \
+                                          const std::int64_t* source, const T* weight, const T* values, const T* cotangent,     \
+                                          T* total) {                                                                           \
+        correlate<T>({count, size, points, order, bounds, starts, run_nodes, target, source}, nodes, b, c, o, weight, values,   \
+                     cotangent, total);                                                                                         \
     }
 
 EXPORT(float, float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,30 +64,24 @@ def gather(blocks: Blocks, values: Tensor, kernel: Tensor, turned: bool = False)
     Returns:
         (m, b, o).
     """
-    values, kernel = values.contiguous(), kernel.contiguous()
     (_, b, c), o = values.shape, kernel.shape[1 if turned else 2]
     out = values.new_empty(len(blocks.order), b, o)
-    lists = (blocks.order, blocks.bounds, blocks.starts, blocks.nodes, blocks.target, blocks.source, blocks.weight)
-    sizes = (len(blocks.bounds) - 1, blocks.size, len(blocks.order), len(kernel), b, c, o, int(turned))
-    _call("bins_gather", sizes, (*lists, values, kernel, out))
-    return out
+    return _call("bins_gather", blocks, (len(kernel), b, c, o, int(turned)), values, kernel, out)
 
 
-def correlate(starts: Tensor, target: Tensor, source: Tensor, weight: Tensor, values: Tensor, cotangent: Tensor) -> Tensor:
-    """Return for each node the sum over its pairs of w f[source]^T g[target]: values (n, b, c), g (m, b, o) -> (nodes, c, o).
-
-    Pairs are sorted by node: node k owns pairs starts[k] to starts[k + 1].
-    """
-    values, cotangent = values.contiguous(), cotangent.contiguous()
-    (_, b, c), o, nodes = values.shape, cotangent.shape[2], len(starts) - 1
+def correlate(blocks: Blocks, nodes: int, values: Tensor, cotangent: Tensor) -> Tensor:
+    """Return for each node the sum over its pairs of w f[j]^T g[i]: values (n, b, c), g (m, b, o) -> (nodes, c, o)."""
+    (_, b, c), o = values.shape, cotangent.shape[2]
     out = values.new_empty(nodes, c, o)
-    _call("bins_correlate", (nodes, b, c, o), (starts, target, source, weight, values, cotangent, out))
-    return out
+    return _call("bins_correlate", blocks, (nodes, b, c, o), values, cotangent, out)
 
 
-def _call(name: str, sizes: Sequence[int], tensors: Sequence[Tensor]) -> None:
-    out = tensors[-1]
-    if out.numel() == 0:
-        return
+def _call(name: str, blocks: Blocks, sizes: tuple[int, ...], first: Tensor, second: Tensor, out: Tensor) -> Tensor:
+    if first.numel() * second.numel() == 0:
+        return out.zero_()
+    counts = (len(blocks.bounds) - 1, blocks.size, len(blocks.order), *sizes)
+    lists = (blocks.order, blocks.bounds, blocks.starts, blocks.nodes, blocks.target, blocks.source, blocks.weight)
+    tensors = (*lists, first.contiguous(), second.contiguous(), out)
     function = getattr(library("bins"), f"{name}_{str(out.dtype).removeprefix('torch.')}")
-    function(*map(ctypes.c_int64, sizes), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    function(*map(ctypes.c_int64, counts), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    return out

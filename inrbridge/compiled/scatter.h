@@ -136,13 +136,13 @@ void scatter_product(const Rows<T>& list, Index pairs, const T* packed) {
     }
 }
 
-// Columns `column` to `column + columns` of the rows of `pairs` pairs times their weights, packed like a right factor.
+// The rows of `pairs` pairs times their weights, packed like a right factor.
 template <class T>
-void scaled_strips(const Rows<T>& list, Index pairs, Index column, Index columns, T* to) {
-    for (Index first = 0; first < columns; first += Block<T>::columns) {
-        Index wanted = std::min(columns - first, Block<T>::columns), width = round_up(wanted, Vector<T>::lanes);
+void scaled_strips(const Rows<T>& list, Index pairs, T* to) {
+    for (Index column = 0; column < list.depth; column += Block<T>::columns) {
+        Index wanted = std::min(list.depth - column, Block<T>::columns), width = round_up(wanted, Vector<T>::lanes);
         for (Index p = 0; p < pairs; ++p) {
-            const T* from = list.from + list.from_index[p] * list.b * list.depth + column + first;
+            const T* from = list.from + list.from_index[p] * list.b * list.depth + column;
             for (Index field = 0; field < list.b; ++field, from += list.depth, to += width) {
                 if (wanted == Block<T>::columns) {
 #pragma GCC unroll 4

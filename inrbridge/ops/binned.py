@@ -46,8 +46,8 @@ class CompiledBins:
         return bins.gather(blocks, cotangent, kernel, turned=True)
 
     def kernel_gradient(self, values, cotangent):
-        by_node = self.pairs.by_node
-        return bins.correlate(by_node.starts, by_node.target, by_node.source, by_node.weight, values, cotangent)
+        blocks = self._cut(self.pairs, values.shape[1] * cotangent.shape[2])
+        return bins.correlate(blocks, self.pairs.shape[1], values, cotangent)
 
     def gradients(self, values, kernel, cotangent):
         return self.values_gradient(kernel, cotangent), self.kernel_gradient(values, cotangent)
