@@ -25,6 +25,15 @@ P, T = ParamSpec("P"), TypeVar("T")
 _count = itertools.count()
 
 
+def constant(function: T) -> T:
+    """Decorate a function that torch.compile calls while it records, its result being a constant of the graph.
+
+    The same as `torch.compiler.assume_constant_result`, which would import the compiler: seconds, for all who never compile.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
 def derived(make: Callable[Concatenate[Discretization, P], T]) -> Callable[Concatenate[Discretization, P], T]:
     """Decorate a function of a discretization and of hashable arguments: what it returns is kept with the points.
 
@@ -33,7 +42,7 @@ def derived(make: Callable[Concatenate[Discretization, P], T]) -> Callable[Conca
     """
 
     # first the name, a constant, then what has the name: an attribute, which a compiler can find again and guard
-    @torch.compiler.assume_constant_result
+    @constant
     def name_of(source, *args, **options) -> str:
         key = (make.__module__, make.__qualname__, *args, *options.items())
         if key not in source.cache:

@@ -15,7 +15,7 @@ from torch import Tensor
 from inrbridge.ops.compiled_local import CompiledLocal, PatchedStencil, compiled_local
 from inrbridge.ops.dispatch import Dispatched
 from inrbridge.ops.gpu_local import CutStencil, GpuLocal, gpu_local
-from inrbridge.ops.multilinear import by_number
+from inrbridge.ops.multilinear import apply_number
 from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
 
@@ -33,7 +33,7 @@ def apply_local(number: int, values: Tensor, *shared: Tensor) -> Tensor:
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         values, *shared = (t.to(dtype) for t in (values, *shared))
-    return by_number(number, values.transpose(0, 1).contiguous(), *shared).transpose(0, 1)
+    return apply_number(number, values.transpose(0, 1).contiguous(), *shared).transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

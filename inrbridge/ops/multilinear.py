@@ -37,16 +37,30 @@ class Multilinear:
 
     def __call__(self, *factors: Tensor) -> Tensor:
         """Return the output, differentiable in every factor."""
-        return by_number(self.number, *factors)
+        return apply_number(self.number, *factors)
 
     def toward(self, place: int, stands: Sequence[Tensor]) -> Tensor:
         """Return the partial derivative toward a place, differentiable in what stands in the others."""
         return _Partial.apply(self, place, *stands)
 
 
-@torch.compiler.allow_in_graph  # torch.compile cannot look into functions with a `jvp`, only beyond them
-def by_number(number: int, *factors: Tensor) -> Tensor:
+def apply_number(number: int, *factors: Tensor) -> Tensor:
     """Return the output of the form that has a number (`custom.register`), differentiable in every factor."""
+    if torch.compiler.is_compiling():
+        _introduce()
+    return _output(number, *factors)
+
+
+def _introduce() -> bool:
+    """Tell torch.compile, when it comes by, to write `_output` to its graph: into functions with a `jvp` it cannot look."""
+    torch.compiler.allow_in_graph(_output)
+    return True
+
+
+_introduce._dynamo_marked_constant = True  # called while it records; the decorators of torch.compiler import it, for seconds
+
+
+def _output(number: int, *factors: Tensor) -> Tensor:
     form = form_of(number)
     return form.toward(len(form.partials) - 1, factors)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from inrbridge.discretization import Discretization
+from inrbridge.discretization import Discretization, constant
 from inrbridge.ops.binned import binned_operator
 from inrbridge.ops.dispatch import Dispatched
 from inrbridge.ops.local import Placements, apply_local, local_operator
@@ -15,7 +14,7 @@ from inrbridge.ops.pairs import Pairs
 from inrbridge.ops.sparse import SparseRows
 
 
-@torch.compiler.assume_constant_result  # a compiled graph holds for one stencil, and need not know how its kernels are found
+@constant  # a compiled graph holds for one stencil, and need not know how its kernels are found
 def form_number(stencil: Stencil | BinnedStencil, groups: int = 1) -> int:
     """Return the number of the form that applies a stencil (`apply_local`)."""
     return stencil.operator(groups).form.number
