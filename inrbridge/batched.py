@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrbridge.compiled import perceptron as _compiled
+from inrbridge.compiled.calling import is_eager
 from inrbridge.compiled.perceptron import Layer
 from inrbridge.gpu import perceptron as _gpu
 from inrbridge.tables import side_by_side, table_rows, weighted_rows
@@ -66,7 +67,7 @@ def perceptron(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     torch.Size([5, 3, 1])
     """
     for kernels in (_compiled, _gpu):
-        if kernels.available(x, layers) and _is_eager():
+        if kernels.available(x, layers) and is_eager():
             return _run(kernels, x, layers).to(x.dtype)
     first, last = layers[0], layers[-1]
     if last.kind not in _compiled.KINDS:  # it stands alone behind the others, which kernels may know
@@ -80,11 +81,6 @@ def perceptron(x: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 def _in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
     return layer._replace(weight=layer.weight.to(dtype), bias=None if layer.bias is None else layer.bias.to(dtype))
-
-
-def _is_eager() -> bool:
-    """Say whether tensors are plain ones, with addresses: neither traced for a compiler nor wrapped by `torch.func`."""
-    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 def _run(kernels: ModuleType, x: Tensor, layers: Sequence[Layer]) -> Tensor:

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inrbridge.batched import slices, table_rows
+from inrbridge.batched import asks_gradient, slices, table_rows
+from inrbridge.compiled import corners as _compiled
+from inrbridge.compiled.calling import is_eager
 from inrbridge.domains import Box, Domain
 from inrbridge.errors import ConfigError, ShapeMismatch, unknown_name
 from inrbridge.field import Field, channel_names
@@ -134,6 +136,9 @@ class GridField(nn.Module):
     def _stencil(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples around points (m, d) and their weights: index (m, taps^d), weights (m, taps^d)."""
         first, weigh = _INTERPOLATIONS[self.interpolation]
+        if is_eager() and _compiled.available(points, self.shape) and not asks_gradient(points, ()):
+            taps = weigh(torch.zeros(())).numel()
+            return _compiled.corners(points.detach(), self.shape, self.domain.low, self.domain.size, self.align_corners, taps)
         index = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
         weights = points.new_ones(len(points), 1)
         axes = zip(self.shape, self.domain.low, self.domain.size, points.unbind(-1), strict=True)

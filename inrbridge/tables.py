@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrbridge.compiled import rows as _compiled
+from inrbridge.compiled.calling import is_eager
 
 _NARROW = 32  # columns of a table up to which sums by counting are the quickest
 
@@ -54,7 +55,7 @@ def table_rows(tables: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     if tables.dtype == weights.dtype:
         return _Sums.apply(tables, rows, weights)
     asked = torch.is_grad_enabled() and (tables.requires_grad or weights.requires_grad)
-    if not asked and _is_compiled(tables, weights.dtype):
+    if not asked and is_eager() and _compiled.available(tables, weights.dtype):
         return _compiled.sums(tables, rows, weights)
     if tables.shape[1] <= len(rows) * rows.shape[-2] * rows.shape[-1]:  # fewer rows than are read
         return _Sums.apply(tables.to(weights.dtype), rows, weights)

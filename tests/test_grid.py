@@ -85,12 +85,30 @@ def test_chunks_of_the_stencil_change_nothing(generator, monkeypatch):
     torch.testing.assert_close([stack(fields)(shared), stack(fields)(own)], expected)
 
 
-def test_plain_torch_gives_the_same(generator, monkeypatch):
-    fields = [make((5, 6), "cubic", False, generator) for _ in range(3)]
-    x = inside(fields[0].domain, 30, generator)
-    expected = [fields[0](x), stack(fields)(x)]
-    monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
-    torch.testing.assert_close([fields[0](x), stack(fields)(x)], expected)
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 9)])
+def test_plain_torch_gives_the_same(shape, interpolation, align_corners, generator, monkeypatch):
+    fields = [make(shape, interpolation, align_corners, generator) for _ in range(3)]
+    x = 1.5 * inside(fields[0].domain, 2000, generator)  # beyond the box too
+    x[7, 0] = torch.nan
+    asked = [(fields[0], x), (stack(fields), x[:50]), (stack(fields), x[:60].reshape(3, 20, -1))]
+    for dtype, near in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+        monkeypatch.delenv("INRBRIDGE_COMPILED", raising=False)
+        expected = [field(points.to(dtype), *[False] * (field is not fields[0])) for field, points in asked]
+        monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
+        found = [field(points.to(dtype), *[False] * (field is not fields[0])) for field, points in asked]
+        torch.testing.assert_close(found, expected, rtol=near, atol=near, equal_nan=True)
+        assert found[0][7].isnan().all() and int(found[0].isnan().any(1).sum()) == 1
+
+
+def test_copies_of_points_under_vmap(generator):
+    field = make((5, 6), "cubic", False, generator)
+    x = inside(field.domain, 12, generator)
+    torch.testing.assert_close(torch.vmap(field)(x), field(x))
+    slopes = torch.vmap(torch.func.jacrev(field))(x)
+    moved = x.clone().requires_grad_()
+    torch.testing.assert_close(slopes.sum(1), torch.autograd.grad(field(moved).sum(), moved)[0])
 
 
 def test_dtype_follows_the_coordinates_and_shapes_follow_the_batch(generator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from inrbridge.compiled.building import library
@@ -13,6 +14,11 @@ from inrbridge.compiled.building import library
 def call(name: str, function: str, *given: np.ndarray | Tensor | int | float | None) -> None:
     """Call a function of NAME.cpp: contiguous arrays and tensors as pointers, None as a null one, numbers as int64 or double."""
     getattr(library(name), function)(*map(_argument, given))
+
+
+def is_eager() -> bool:
+    """Say whether tensors are plain ones, with addresses: neither traced for a compiler nor wrapped by `torch.func`."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 def _argument(value):
