@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from inrbridge.discretization import Discretization, constant
+from inrbridge.ops.binned import binned_operator
+from inrbridge.ops.dispatch import Dispatched
 from inrbridge.ops.local import apply_local
 from inrbridge.ops.mixed import MixedPairs
 from inrbridge.ops.pairs import Pairs
-from inrbridge.stencils.stencil import BinnedStencil
 
 _TABLE = 1 << 22  # numbers of all kernels together, at most, to be made at once
 
 
 @constant  # as that of other stencils
-def _form_number(stencil: PairStencil) -> int:
-    return stencil.operator.form.number
+def _form_number(stencil: PairStencil, by_offset: bool) -> int:
+    return (stencil.by_offset if by_offset else stencil.mixed).form.number
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,8 @@ class PairStencil:
             (b, n_out, o).
         """
         if self._kernels_are_few(values.shape[0], *kernel.shape):
-            return self.by_offset.apply(values, torch.einsum("uh,hco->uco", features, kernel))
-        return apply_local(_form_number(self), values, features, kernel)
+            return apply_local(_form_number(self, True), values, torch.einsum("uh,hco->uco", features, kernel))
+        return apply_local(_form_number(self, False), values, features, kernel)
 
     def _kernels_are_few(self, b: int, h: int, c: int, o: int) -> bool:
         """Whether it is less work to make them than to sum the neighbours of each point for each feature."""
@@ -57,12 +58,12 @@ class PairStencil:
         return u * c * o <= _TABLE and c * o * (u * h + pairs * b) < 1.25 * b * h * c * (pairs + m * o)
 
     @cached_property
-    def by_offset(self) -> BinnedStencil:
-        """The same with a free kernel for each offset."""
-        return BinnedStencil(self.target, self.pairs)
+    def by_offset(self) -> Dispatched:
+        """The operator that applies P to one kernel for each offset."""
+        return binned_operator(self.pairs)
 
     @cached_property
-    def operator(self) -> MixedPairs:
+    def mixed(self) -> MixedPairs:
         """The operator that applies P to mixed kernels."""
         return MixedPairs(self.pairs)
 
