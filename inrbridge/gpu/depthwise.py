@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from inrbridge.gpu.local import unscaled
+
 
 @triton.jit
 def _shares(phi, low, length, P: tl.constexpr, K: tl.constexpr, NODES: tl.constexpr, H: tl.constexpr):
@@ -43,7 +45,8 @@ def _at_points(points, patch, first, left, fields, channels, P: tl.constexpr, F:
 
 
 @triton.jit
-def forward(values, kernel, phi, halo, points, out, length, fields, channels, P: tl.constexpr, K: tl.constexpr,
+def forward(values, kernel, phi, halo, points, out, gain, value_scale, kernel_scale, length, fields, channels,
+            P: tl.constexpr, K: tl.constexpr,
             NODES: tl.constexpr, H: tl.constexpr, F: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Values (n, fields, channels), kernel (K, channels) -> out (m, fields, channels). Grid: patches, channels, fields."""
     patch = tl.program_id(0).to(tl.int64)
@@ -59,6 +62,7 @@ def forward(values, kernel, phi, halo, points, out, length, fields, channels, P:
         near = _halo_values(values, halo, low, length, first, left, fields, channels, H, F, C)
         total = tl.dot(shares.to(near.dtype).reshape(C, P, H), near.permute(2, 0, 1), total, input_precision=PRECISION)
     place, exists = _at_points(points, patch, first, left, fields, channels, P, F, C)
+    total = unscaled(total, gain, value_scale, kernel_scale)
     tl.store(out + place, total.to(out.dtype.element_ty).permute(1, 2, 0), mask=exists)
 
 
@@ -82,7 +86,11 @@ def kernel_gradient(values, grad, phi, halo, points, partial, patches, length, f
                 near = _halo_values(values, halo + patch * length, low, length, first, left, fields, channels, H, F, C)
                 products = tl.dot(flow.permute(2, 0, 1), near.permute(2, 1, 0), products, input_precision=PRECISION)
             shares = _shares(phi + patch * K * P * length, low, length, P, K, NODES, H)
-            total = tl.dot(products.to(shares.dtype).reshape(C, P * H), shares.trans(1, 0), total, input_precision=PRECISION)
+            if shares.dtype == tl.float16:  # whose range the products may leave
+                total = tl.dot(products.reshape(C, P * H), shares.to(tl.float32).trans(1, 0), total, input_precision=PRECISION)
+            else:
+                summed = products.to(shares.dtype).reshape(C, P * H)
+                total = tl.dot(summed, shares.trans(1, 0), total, input_precision=PRECISION)
     node, channel = tl.arange(0, NODES), left + tl.arange(0, C)
     line = partial + (part * K + node)[None, :] * channels + channel[:, None]
     tl.store(line, total, mask=(node < K)[None, :] & (channel < channels)[:, None])

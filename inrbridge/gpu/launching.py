@@ -61,17 +61,18 @@ def apply(values: Tensor, kernel: Tensor, patches: Patches, count: int, groups: 
     """Values (n, b, c), kernel (k, c / groups, o) -> (count, b, o)."""
     from inrbridge.gpu import local
 
-    values, kernel = values.contiguous(), kernel.contiguous()
     _, b, width = values.shape
     c, o = width // groups, kernel.shape[2] // groups
     blocks = blocks or choose_blocks(c, o, b, patches)
     out = values.new_empty(count, b, kernel.shape[2])
-    deep, tiles = math.ceil(c / blocks.channels), groups * math.ceil(o / blocks.outputs)
+    (values, kernel), scales = _operands(patches, values, kernel)
+    tiles = groups * math.ceil(o / blocks.outputs)
     parts = max(1, min(math.ceil(b / blocks.fields), _PROGRAMS // (len(patches.points) * tiles)))
-    local.forward[(len(patches.points), parts, tiles)](
-        values, kernel, patches.weights, patches.halo, patches.points, out, b, c, o, width, kernel.shape[2],
-        **_sizes(patches, blocks), NODES=blocks.nodes, REST=blocks.rest(patches.nodes), BLOCKS=deep,
-        HOLD=blocks.hold and deep == 1, ACROSS=blocks.across,
+    launch = local.forward_held if blocks.hold and c <= blocks.channels else local.forward
+    launch[(len(patches.points), parts, tiles)](
+        values, kernel, patches.weights, patches.halo, patches.points, out, patches.gain, *scales, b, c, o,
+        width, kernel.shape[2], **_sizes(patches, blocks), NODES=blocks.nodes, REST=blocks.rest(patches.nodes),
+        ACROSS=blocks.across,
     )  # fmt: skip
     return out
 
@@ -80,8 +81,8 @@ def kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, groups:
     """Values (n, b, c), cotangent (m, b, o) -> (k, c / groups, o): parts of the patches one beside the other, then their sum."""
     from inrbridge.gpu import local
 
-    values, cotangent = values.contiguous(), cotangent.contiguous()
-    _, b, width = values.shape
+    dtype, (_, b, width) = values.dtype, values.shape
+    (values, cotangent), scales = _operands(patches, values, cotangent)
     c, o, k = width // groups, cotangent.shape[2] // groups, patches.nodes
     blocks = blocks or choose_blocks(c, o, b, patches)
     tiles = groups * math.ceil(c / blocks.channels) * math.ceil(o / blocks.outputs)
@@ -94,19 +95,20 @@ def kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, groups:
                 values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), b, c, o,
                 width, cotangent.shape[2], start, **_sizes(patches, blocks), NODES=together,
             )  # fmt: skip
-    return partial.sum(0).to(values.dtype)
+    return _sum(partial, patches, scales).to(dtype)
 
 
 def apply_depthwise(values: Tensor, kernel: Tensor, patches: Patches, count: int, blocks: Blocks | None = None) -> Tensor:
     """Values (n, b, c), kernel (k, c) -> (count, b, c), each channel by itself."""
     from inrbridge.gpu import depthwise
 
-    values, kernel, (_, b, c) = values.contiguous(), kernel.contiguous(), values.shape
+    _, b, c = values.shape
     blocks = blocks or choose_depthwise_blocks(b, patches)
     out = values.new_empty(count, b, c)
+    (values, kernel), scales = _operands(patches, values, kernel)
     grid = (len(patches.points), math.ceil(c / blocks.channels), math.ceil(b / blocks.fields))
     depthwise.forward[grid](
-        values, kernel, patches.weights, patches.halo, patches.points, out, patches.halo.shape[1], b, c,
+        values, kernel, patches.weights, patches.halo, patches.points, out, patches.gain, *scales, patches.halo.shape[1], b, c,
         **_depthwise_sizes(patches, blocks),
     )  # fmt: skip
     return out
@@ -116,7 +118,8 @@ def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patche
     """Values (n, b, c), cotangent (m, b, c) -> (k, c)."""
     from inrbridge.gpu import depthwise
 
-    values, cotangent, (_, b, c) = values.contiguous(), cotangent.contiguous(), values.shape
+    dtype, (_, b, c) = values.dtype, values.shape
+    (values, cotangent), scales = _operands(patches, values, cotangent)
     blocks = blocks or choose_depthwise_blocks(b, patches)
     tiles = math.ceil(c / blocks.channels)
     parts = max(1, min(len(patches.points), 4 * _PARTS // tiles))
@@ -125,7 +128,25 @@ def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patche
         values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), patches.halo.shape[1],
         b, c, **_depthwise_sizes(patches, blocks),
     )  # fmt: skip
-    return partial.sum(0).to(values.dtype)
+    return _sum(partial, patches, scales).to(dtype)
+
+
+def _operands(patches: Patches, *tensors: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Tensors in the dtype of the patches, and by what each was multiplied where that is narrower than their own."""
+    if patches.weights.dtype == tensors[0].dtype:
+        return [tensor.contiguous() for tensor in tensors], [None] * len(tensors)
+    from inrbridge.gpu.halves import halved
+
+    halves, scales = zip(*map(halved, tensors), strict=True)
+    return list(halves), list(scales)
+
+
+def _sum(partial: Tensor, patches: Patches, scales: list[Tensor | None]) -> Tensor:
+    """The sum of parts that were made of scaled numbers."""
+    total = partial.sum(0)
+    for scale in scales:
+        total = total if scale is None else total / scale
+    return total if patches.gain == 1 else total * patches.gain
 
 
 def _sizes(patches: Patches, blocks: Blocks) -> dict:

@@ -15,24 +15,40 @@ import triton.language as tl
 
 
 @triton.jit
-def _places(first, fields, low, channels, stride, F: tl.constexpr, C: tl.constexpr):
-    """Where fields first .. first + F and channels low .. low + C lie in a row (fields, stride), and which of them exist."""
+def _rows(halo, stride, H0: tl.constexpr, H1: tl.constexpr):
+    """Where the rows of a halo begin, in two parts; the second is the first where there is one only."""
+    near = tl.load(halo + tl.arange(0, H0)).to(tl.int64) * stride
+    far = near
+    if H1 > 0:
+        far = tl.load(halo + H0 + tl.arange(0, H1)).to(tl.int64) * stride
+    return near, far
+
+
+@triton.jit
+def _values(values, near_rows, far_rows, first, fields, low, channels, stride, H1: tl.constexpr, F: tl.constexpr,
+            C: tl.constexpr):  # fmt: skip
+    """Values (h, F * C) of fields `first` and on, channels `low` and on, at the two parts of a halo."""
     place = tl.arange(0, F * C)
     field, channel = first + place // C, low + place % C
-    return field * stride + channel, (field < fields) & (channel < channels)
+    exists = ((field < fields) & (channel < channels))[None, :]
+    place = values + (field * stride + channel)[None, :]
+    near = tl.load(place + near_rows[:, None], mask=exists, other=0.0)
+    far = near
+    if H1 > 0:
+        far = tl.load(place + far_rows[:, None], mask=exists, other=0.0)
+    return near, far
 
 
 @triton.jit
-def _read(values, rows, place, exists):
-    """Rows (h,) of values at places (f * c,) of a row."""
-    return tl.load(values + rows[:, None] + place[None, :], mask=exists[None, :], other=0.0)
-
-
-@triton.jit
-def _weights(phi, node, low, K: tl.constexpr, P: tl.constexpr, NODES: tl.constexpr, H: tl.constexpr, LENGTH: tl.constexpr):
-    """Weights (NODES * P, H) of a patch for NODES nodes from `node` on, at places low .. low + H of its halo."""
+def _weights(phi, node, K: tl.constexpr, P: tl.constexpr, NODES: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr):
+    """Weights (NODES * P, h) of a patch for NODES nodes from `node` on, for the two parts of its halo."""
     row = node * P + tl.arange(0, NODES * P)
-    return tl.load(phi + row[:, None] * LENGTH + low + tl.arange(0, H)[None, :], mask=(row < K * P)[:, None], other=0.0)
+    line, exists = phi + row[:, None] * (H0 + H1), (row < K * P)[:, None]
+    near = tl.load(line + tl.arange(0, H0)[None, :], mask=exists, other=0.0)
+    far = near
+    if H1 > 0:
+        far = tl.load(line + H0 + tl.arange(0, H1)[None, :], mask=exists, other=0.0)
+    return near, far
 
 
 @triton.jit
@@ -46,18 +62,20 @@ def _matrices(kernel, node, low, left, inputs, outputs, stride, K: tl.constexpr,
 
 
 @triton.jit
-def _at_nodes(phi, near, far, node, K: tl.constexpr, P: tl.constexpr, NODES: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr,
-              F: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """What NODES nodes from `node` on see of the values of a halo: a row for each point and field, (P * F, NODES * C)."""
-    seen = tl.dot(_weights(phi, node, 0, K, P, NODES, H0, H0 + H1), near, input_precision=PRECISION)
+def _seen(by_near, by_far, near, far, P: tl.constexpr, NODES: tl.constexpr, H1: tl.constexpr, F: tl.constexpr, C: tl.constexpr,
+          PRECISION: tl.constexpr):  # fmt: skip
+    """What NODES nodes see of the values at a halo: a row for each point and field, (P * F, NODES * C)."""
+    seen = tl.dot(by_near, near, input_precision=PRECISION)
     if H1 > 0:
-        seen = tl.dot(_weights(phi, node, H0, K, P, NODES, H1, H0 + H1), far, seen, input_precision=PRECISION)
+        seen = tl.dot(by_far, far, seen, input_precision=PRECISION)
     return seen.to(near.dtype).reshape(NODES, P, F, C).permute(1, 2, 0, 3).reshape(P * F, NODES * C)
 
 
 @triton.jit
-def _multiply(total, rows, matrices, ACROSS: tl.constexpr, PRECISION: tl.constexpr):
-    """Add rows times matrices to a total, which lies across, (OUT, rows), where that makes the longer blocks."""
+def _add_nodes(total, by_near, by_far, near, far, matrices, P: tl.constexpr, NODES: tl.constexpr, H1: tl.constexpr,
+               F: tl.constexpr, C: tl.constexpr, ACROSS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Add to a total what NODES nodes see times their matrices; ACROSS: it is laid (OUT, P * F), not (P * F, OUT)."""
+    rows = _seen(by_near, by_far, near, far, P, NODES, H1, F, C, PRECISION)
     if ACROSS:
         total = tl.dot(matrices.trans(1, 0), rows.trans(1, 0), total, input_precision=PRECISION)
     else:
@@ -66,65 +84,102 @@ def _multiply(total, rows, matrices, ACROSS: tl.constexpr, PRECISION: tl.constex
 
 
 @triton.jit
-def forward(values, kernel, phi, halo, points, out, fields, inputs, outputs, value_stride, out_stride,
-            K: tl.constexpr, P: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr, F: tl.constexpr, C: tl.constexpr,
-            OUT: tl.constexpr, NODES: tl.constexpr, REST: tl.constexpr, BLOCKS: tl.constexpr, HOLD: tl.constexpr,
-            ACROSS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Values (n, fields, value_stride) -> out (m, fields, out_stride), for each group of channels by itself.
+def _lines(points, first, fields, stride, P: tl.constexpr, F: tl.constexpr):
+    """Where the rows (points, fields first .. first + F) of a patch begin, (P * F,), and which of them exist."""
+    row = tl.arange(0, P * F)
+    target, field = tl.load(points + row // F), first + row % F
+    return (target.to(tl.int64) * fields + field) * stride, (target >= 0) & (field < fields)
 
-    Grid: patches, parts of the fields, groups * blocks of output channels. HOLD: the kernel stays in shared memory.
+
+@triton.jit
+def unscaled(total, gain, value_scale, other_scale):
+    """A sum of products of numbers that were scaled (`halves`); scales are None where none was."""
+    if value_scale is not None:
+        total = total * gain / tl.load(value_scale) / tl.load(other_scale)
+    return total
+
+
+@triton.jit
+def _write(out, total, points, first, left, fields, outputs, stride, P: tl.constexpr, F: tl.constexpr, OUT: tl.constexpr,
+           ACROSS: tl.constexpr):  # fmt: skip
+    """Write a total to the points of a patch, fields `first` and on, output channels `left` and on."""
+    if ACROSS:
+        total = total.trans(1, 0)
+    line, exists = _lines(points, first, fields, stride, P, F)
+    column = left + tl.arange(0, OUT)
+    mask = exists[:, None] & (column < outputs)[None, :]
+    tl.store(out + line[:, None] + column[None, :], total.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def forward_held(values, kernel, phi, halo, points, out, gain, value_scale, kernel_scale, fields, inputs, outputs,
+                 value_stride, out_stride,
+                 K: tl.constexpr, P: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr, F: tl.constexpr, C: tl.constexpr,
+                 OUT: tl.constexpr, NODES: tl.constexpr, REST: tl.constexpr, ACROSS: tl.constexpr,
+                 PRECISION: tl.constexpr):  # fmt: skip
+    """Values (n, fields, value_stride) -> out (m, fields, out_stride), for each group of at most C channels by itself.
+
+    The kernel and the weights of the patch are read once and stay in shared memory; the values of the next fields arrive
+    meanwhile. Grid: patches, parts of the fields, groups * blocks of output channels.
     """
     patch, part, third = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     blocks = tl.cdiv(outputs, OUT)
     group, left = third // blocks, third % blocks * OUT
     phi += patch * K * P * (H0 + H1)
-    halo += patch * (H0 + H1)
-    near_rows = tl.load(halo + tl.arange(0, H0)).to(tl.int64) * (fields * value_stride)
-    far_rows = near_rows
-    if H1 > 0:
-        far_rows = tl.load(halo + H0 + tl.arange(0, H1)).to(tl.int64) * (fields * value_stride)
-    values += group * inputs
+    points += patch * P
     kernel += group * outputs
-    held = ()
-    if HOLD:
-        for node in tl.static_range(0, K // NODES * NODES, NODES):
-            held += (_matrices(kernel, node, 0, left, inputs, outputs, out_stride, K, NODES, C, OUT),)
+    near_rows, far_rows = _rows(halo + patch * (H0 + H1), fields * value_stride, H0, H1)
+    matrices, by_near, by_far = (), (), ()
+    for node in tl.static_range(0, K // NODES * NODES, NODES):
+        weights = _weights(phi, node, K, P, NODES, H0, H1)
+        by_near += (weights[0],)
+        by_far += (weights[1],)
+        matrices += (_matrices(kernel, node, 0, left, inputs, outputs, out_stride, K, NODES, C, OUT),)
+    if REST > 0:
+        weights = _weights(phi, K // NODES * NODES, K, P, REST, H0, H1)
+        by_near += (weights[0],)
+        by_far += (weights[1],)
+        matrices += (_matrices(kernel, K // NODES * NODES, 0, left, inputs, outputs, out_stride, K, REST, C, OUT),)
+    for first in range(part * F, fields, F * tl.num_programs(1)):
+        near, far = _values(values + group * inputs, near_rows, far_rows, first, fields, 0, inputs, value_stride, H1, F, C)
+        total = tl.zeros((OUT, P * F) if ACROSS else (P * F, OUT), tl.float32)
+        for run in tl.static_range(0, K // NODES):
+            total = _add_nodes(total, by_near[run], by_far[run], near, far, matrices[run], P, NODES, H1, F, C, ACROSS, PRECISION)
         if REST > 0:
-            held += (_matrices(kernel, K // NODES * NODES, 0, left, inputs, outputs, out_stride, K, REST, C, OUT),)
+            total = _add_nodes(total, by_near[K // NODES], by_far[K // NODES], near, far, matrices[K // NODES], P, REST, H1, F, C,
+                               ACROSS, PRECISION)  # fmt: skip
+        total = unscaled(total, gain, value_scale, kernel_scale)
+        _write(out + group * outputs, total, points, first, left, fields, outputs, out_stride, P, F, OUT, ACROSS)
 
-    row, column = tl.arange(0, P * F), left + tl.arange(0, OUT)
-    target = tl.load(points + patch * P + row // F)
+
+@triton.jit
+def forward(values, kernel, phi, halo, points, out, gain, value_scale, kernel_scale, fields, inputs, outputs,
+            value_stride, out_stride,
+            K: tl.constexpr, P: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr, F: tl.constexpr, C: tl.constexpr,
+            OUT: tl.constexpr, NODES: tl.constexpr, REST: tl.constexpr, ACROSS: tl.constexpr,
+            PRECISION: tl.constexpr):  # fmt: skip
+    """The same for any number of channels: kernel and weights arrive while the nodes before are multiplied."""
+    patch, part, third = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    blocks = tl.cdiv(outputs, OUT)
+    group, left = third // blocks, third % blocks * OUT
+    phi += patch * K * P * (H0 + H1)
+    points += patch * P
+    kernel += group * outputs
+    near_rows, far_rows = _rows(halo + patch * (H0 + H1), fields * value_stride, H0, H1)
     for first in range(part * F, fields, F * tl.num_programs(1)):
         total = tl.zeros((OUT, P * F) if ACROSS else (P * F, OUT), tl.float32)
-        for block in range(0, BLOCKS):
-            low = block * C
-            place, exists = _places(first, fields, low, inputs, value_stride, F, C)
-            near = _read(values, near_rows, place, exists)
-            far = near
-            if H1 > 0:
-                far = _read(values, far_rows, place, exists)
-            if HOLD:
-                for node in tl.static_range(0, K // NODES * NODES, NODES):
-                    rows = _at_nodes(phi, near, far, node, K, P, NODES, H0, H1, F, C, PRECISION)
-                    total = _multiply(total, rows, held[node // NODES], ACROSS, PRECISION)
-            else:
-                for node in range(0, K // NODES * NODES, NODES):
-                    rows = _at_nodes(phi, near, far, node, K, P, NODES, H0, H1, F, C, PRECISION)
-                    matrices = _matrices(kernel, node, low, left, inputs, outputs, out_stride, K, NODES, C, OUT)
-                    total = _multiply(total, rows, matrices, ACROSS, PRECISION)
+        for low in range(0, inputs, C):
+            near, far = _values(values + group * inputs, near_rows, far_rows, first, fields, low, inputs, value_stride, H1, F, C)
+            for node in range(0, K // NODES * NODES, NODES):
+                by_near, by_far = _weights(phi, node, K, P, NODES, H0, H1)
+                matrices = _matrices(kernel, node, low, left, inputs, outputs, out_stride, K, NODES, C, OUT)
+                total = _add_nodes(total, by_near, by_far, near, far, matrices, P, NODES, H1, F, C, ACROSS, PRECISION)
             if REST > 0:
-                rows = _at_nodes(phi, near, far, K // NODES * NODES, K, P, REST, H0, H1, F, C, PRECISION)
-                if HOLD:
-                    matrices = held[K // NODES]
-                else:
-                    matrices = _matrices(kernel, K // NODES * NODES, low, left, inputs, outputs, out_stride, K, REST, C, OUT)
-                total = _multiply(total, rows, matrices, ACROSS, PRECISION)
-        if ACROSS:
-            total = total.trans(1, 0)
-        field = first + row % F
-        line = (target.to(tl.int64) * fields + field) * out_stride + group * outputs
-        writes = ((target >= 0) & (field < fields))[:, None] & (column < outputs)[None, :]
-        tl.store(out + line[:, None] + column[None, :], total.to(out.dtype.element_ty), mask=writes)
+                by_near, by_far = _weights(phi, K // NODES * NODES, K, P, REST, H0, H1)
+                matrices = _matrices(kernel, K // NODES * NODES, low, left, inputs, outputs, out_stride, K, REST, C, OUT)
+                total = _add_nodes(total, by_near, by_far, near, far, matrices, P, REST, H1, F, C, ACROSS, PRECISION)
+        total = unscaled(total, gain, value_scale, kernel_scale)
+        _write(out + group * outputs, total, points, first, left, fields, outputs, out_stride, P, F, OUT, ACROSS)
 
 
 @triton.jit
@@ -140,30 +195,18 @@ def kernel_gradient(values, grad, phi, halo, points, partial, patches, fields, i
     node = first_node + tl.program_id(1) * NODES
     across, down = tl.cdiv(outputs, OUT), tl.cdiv(inputs, C)
     group, low, left = third // (across * down), third // across % down * C, third % across * OUT
-    values += group * inputs
-    grad += group * outputs
-    row, column = tl.arange(0, P * F), left + tl.arange(0, OUT)
+    column = left + tl.arange(0, OUT)
     total = tl.zeros((NODES * C, OUT), tl.float32)
     for index in range(part, patches, tl.num_programs(0)):
         patch = index + tl.zeros((), tl.int64)
-        here = phi + patch * K * P * (H0 + H1)
-        read = halo + patch * (H0 + H1)
-        near_rows = tl.load(read + tl.arange(0, H0)).to(tl.int64) * (fields * value_stride)
-        far_rows = near_rows
-        if H1 > 0:
-            far_rows = tl.load(read + H0 + tl.arange(0, H1)).to(tl.int64) * (fields * value_stride)
-        target = tl.load(points + patch * P + row // F)
+        near_rows, far_rows = _rows(halo + patch * (H0 + H1), fields * value_stride, H0, H1)
+        by_near, by_far = _weights(phi + patch * K * P * (H0 + H1), node, K, P, NODES, H0, H1)
         for first in range(0, fields, F):
-            place, exists = _places(first, fields, low, inputs, value_stride, F, C)
-            near = _read(values, near_rows, place, exists)
-            far = near
-            if H1 > 0:
-                far = _read(values, far_rows, place, exists)
-            rows = _at_nodes(here, near, far, node, K, P, NODES, H0, H1, F, C, PRECISION)
-            field = first + row % F
-            line = (target.to(tl.int64) * fields + field) * grad_stride
-            given = ((target >= 0) & (field < fields))[:, None] & (column < outputs)[None, :]
-            flow = tl.load(grad + line[:, None] + column[None, :], mask=given, other=0.0)
+            near, far = _values(values + group * inputs, near_rows, far_rows, first, fields, low, inputs, value_stride, H1, F, C)
+            rows = _seen(by_near, by_far, near, far, P, NODES, H1, F, C, PRECISION)
+            line, exists = _lines(points + patch * P, first, fields, grad_stride, P, F)
+            mask = exists[:, None] & (column < outputs)[None, :]
+            flow = tl.load(grad + group * outputs + line[:, None] + column[None, :], mask=mask, other=0.0)
             total = tl.dot(rows.trans(1, 0), flow, total, input_precision=PRECISION)
     inner = tl.arange(0, NODES * C)
     k, channel = node + inner // C, low + inner % C

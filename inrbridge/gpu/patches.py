@@ -7,7 +7,8 @@ are neighbours is read off the matrix: they read the same columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ class Patches:
 
     points: Tensor  # (g, size), int32; -1 where unused
     halo: Tensor  # (g, h), int32
-    weights: Tensor  # (g, k, size, h)
+    weights: Tensor  # (g, k, size, h), divided by `gain`
+    gain: float = 1.0
 
     @property
     def nodes(self) -> int:
@@ -36,7 +38,13 @@ class Patches:
 
     def to(self, like: Tensor) -> Patches:
         """The same on the device and in the dtype of a tensor."""
-        return Patches(self.points.to(like.device), self.halo.to(like.device), self.weights.to(like))
+        return replace(self, points=self.points.to(like.device), halo=self.halo.to(like.device), weights=self.weights.to(like))
+
+    def halved(self) -> Patches:
+        """The same in float16, divided by a power of two: no node sees more than the largest value."""
+        most = float(self.weights.abs().sum(-1).max())
+        gain = 2.0 ** math.ceil(math.log2(most)) if most > 0 else 1.0
+        return replace(self, weights=(self.weights / gain).half(), gain=gain)
 
 
 def cut_patches(

@@ -17,7 +17,7 @@ from inrbridge.gpu.launching import (
     kernel_gradient,
 )
 from inrbridge.gpu.patches import Patches, cut_patches
-from inrbridge.gpu.precision import DTYPES, has_triton
+from inrbridge.gpu.precision import DTYPES, has_triton, precision
 from inrbridge.ops.bilinear import BilinearOperator
 from inrbridge.ops.sparse import SparseRows
 
@@ -38,14 +38,16 @@ class CutStencil:
     def patches(self, like: Tensor, back: bool, size: int = SIZE) -> Patches | None:
         """Patches of the output points, or (back) of the input points with inputs and outputs exchanged, beside a tensor.
 
-        None where the points have too little in common.
+        In float16 beside float32 where its products are those of tf32. None where the points have too little in common.
         """
-        key = (size, back, like.device, like.dtype)
+        dtype = torch.float16 if like.dtype == torch.float32 and precision(like.dtype) == "tf32" else like.dtype
+        key = (size, back, like.device, like.dtype, dtype)
         if key not in self._cut:
             whole = (size, back)
             if whole not in self._cut:
                 self._cut[whole] = self._make(size, back)
-            self._cut[key] = self._cut[whole] and self._cut[whole].to(like)
+            cut = self._cut[whole]
+            self._cut[key] = cut and (cut.to(like) if dtype == like.dtype else cut.halved().to(like.new_empty(0, dtype=dtype)))
         return self._cut[key]
 
     def _make(self, size: int, back: bool) -> Patches | None:
