@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from inrbridge.ops.compiled_local import CompiledLocal, PatchedStencil, compiled_local
+from inrbridge.ops.curve import z_order
 from inrbridge.ops.dispatch import Dispatched
 from inrbridge.ops.gpu_local import CutStencil, GpuLocal, gpu_local
 from inrbridge.ops.multilinear import apply_number
+from inrbridge.ops.ordered import Ordered
 from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
 
@@ -44,6 +46,7 @@ class Placements:
     matrix: SparseRows  # on the CPU, in float64
     n: int
     nodes: int
+    points: Tensor  # (n_out, d): where the outputs lie
     _placed: dict = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -56,13 +59,18 @@ class Placements:
         """The same for the GPU's kernels."""
         return CutStencil(self.matrix, self.n, self.nodes)
 
-    def forward(self, like: Tensor) -> SparseRows:
-        return self._beside(like, "forward", lambda: self.matrix)
+    @cached_property
+    def ordered(self) -> Ordered:
+        """The same for plain torch."""
+        return Ordered.along(self.matrix, self.nodes, self.n, z_order(self.points))
 
-    def exchanged(self, like: Tensor) -> SparseRows:
-        return self._beside(like, "exchanged", lambda: self.matrix.exchanged(self.nodes, self.n))
+    def forward(self, like: Tensor) -> Ordered:
+        return self._beside(like, "forward", lambda: self.ordered)
 
-    def _beside(self, like: Tensor, name: str, make: Callable[[], SparseRows]) -> SparseRows:
+    def exchanged(self, like: Tensor) -> Ordered:
+        return self._beside(like, "exchanged", self.ordered.exchanged)
+
+    def _beside(self, like: Tensor, name: str, make: Callable[[], Ordered]) -> Ordered:
         key = (name, like.device, like.dtype)
         if key not in self._placed:
             self._placed[key] = make().to(like)

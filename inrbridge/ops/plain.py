@@ -14,31 +14,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrbridge.ops.ordered import Ordered
 from inrbridge.ops.products import add_product, matmul, wide
-from inrbridge.ops.sparse import SparseRows
 
 _CHUNK = 1 << 19  # elements of sums at a time: 2 MiB in float32
 _WIDTH = 32  # columns of a row that are worth the reading of an index
 
 
-def _parts(matrix: SparseRows, values: Tensor, nodes: int) -> Iterator[tuple[slice, slice, Tensor]]:
+def _chunks(stencil: Ordered, values: Tensor) -> Iterator[tuple[Tensor, Iterator[tuple[slice, Tensor]]]]:
     """The values (n, b, c) summed at the kernel nodes: chunk by chunk of output points, and there some fields at a time.
 
-    Yields the points, the fields and their sums (p, k, fields, c).
+    Yields the numbers of the points (p,), and one after the other the fields and their sums (p, k, fields, c).
     """
-    n, b, c = values.shape
-    points = (len(matrix.edges) - 1) // nodes
+    (n, b, c), nodes = values.shape, stencil.nodes
     together, chunk = min(b, -(-_WIDTH // c)), _CHUNK
     if values.device.type != "cpu":
         together, chunk = b, 16 * _CHUNK  # few and large pieces of work
-    tables = [some.reshape(n, -1).contiguous() for some in values.split(together, 1)]
+    tables = [some.index_select(0, stencil.inputs).view(n, -1) for some in values.split(together, 1)]
     step = max(1, chunk // (nodes * together * c))
-    for first in range(0, points, step):
-        last = min(points, first + step)
-        rows = matrix.part(first * nodes, last * nodes)
-        for place, table in enumerate(tables):
-            fields = slice(place * together, min(b, (place + 1) * together))
-            yield slice(first, last), fields, rows.times(table).view(last - first, nodes, -1, c)
+    for first, points in zip(range(0, len(stencil.outputs), step), stencil.outputs.split(step), strict=True):
+        rows = stencil.matrix.part(first * nodes, (first + len(points)) * nodes)
+        yield (
+            points,
+            (
+                (
+                    slice(place * together, place * together + table.shape[1] // c),
+                    rows.times(table).view(len(points), nodes, -1, c),
+                )
+                for place, table in enumerate(tables)
+            ),
+        )
 
 
 def _rows(values: Tensor, groups: int) -> Tensor:
@@ -69,61 +74,73 @@ def _mix(rows: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(rows, matrices.mT).transpose(0, 1).flatten(1)
 
 
-def _output(matrix: SparseRows, values: Tensor, kernel: Tensor, groups: int) -> Tensor:
-    """The local operator: values (n, b, c), kernel (k, c / groups, o), matrix (m * k, n) -> (m, b, o)."""
-    (k, _, o), (_, b, c) = kernel.shape, values.shape
-    out = values.new_empty((len(matrix.edges) - 1) // k, b, o)
+def _output(stencil: Ordered, values: Tensor, kernel: Tensor, groups: int) -> Tensor:
+    """The local operator: values (n, b, c), kernel (k, c / groups, o) -> (m, b, o)."""
+    (_, b, c), o = values.shape, kernel.shape[2]
+    out = values.new_empty(len(stencil.outputs), b, o)
     matrices = _by_group(kernel, groups)
-    for points, fields, sums in _parts(matrix, values, k):
-        if c == groups == o:  # depth-wise: one multiply and add a node
-            out[points, fields] = (sums * kernel[:, :1]).sum(1)
-        else:
-            out[points, fields] = _mix(_rows(sums, groups), matrices).view(*sums.shape[::2], o)
+    for points, parts in _chunks(stencil, values):
+        chunk = values.new_empty(len(points), b, o)
+        for fields, sums in parts:
+            if c == groups == o:  # depth-wise: one multiply and add a node
+                chunk[:, fields] = (sums * kernel[:, :1]).sum(1)
+            else:
+                chunk[:, fields] = _mix(_rows(sums, groups), matrices).view(*sums.shape[::2], o)
+        out.index_copy_(0, points, chunk)
     return out
 
 
-def _correlation(matrix: SparseRows, values: Tensor, others: Tensor, nodes: int, groups: int) -> Tensor:
+def _correlation(stencil: Ordered, values: Tensor, others: Tensor, groups: int) -> Tensor:
     """Sum over points and fields of summed values (m, k, b, c) times others (m, b, o): (groups, k, c / groups, o / groups)."""
-    c, o = values.shape[2], others.shape[2]
-    total = values.new_zeros(groups, nodes * c // groups, o // groups, dtype=wide(values.dtype))
-    for points, fields, sums in _parts(matrix, values, nodes):
-        add_product(total, _rows(sums, groups), _rows(others[points, fields], groups))
-    return total.to(values.dtype).unflatten(1, (nodes, -1))
+    total = _zeros(values, others, stencil.nodes, groups)
+    for points, parts in _chunks(stencil, values):
+        beside = others.index_select(0, points)
+        for fields, sums in parts:
+            add_product(total, _rows(sums, groups), _rows(beside[:, fields], groups))
+    return total.to(values.dtype).unflatten(1, (stencil.nodes, -1))
+
+
+def _output_and_correlation(stencil: Ordered, values: Tensor, kernel: Tensor, others: Tensor, groups: int):
+    """Both at once, from the same sums."""
+    out, total, matrices = torch.empty_like(others), _zeros(values, others, stencil.nodes, groups), _by_group(kernel, groups)
+    for points, parts in _chunks(stencil, values):
+        beside = others.index_select(0, points)
+        chunk = torch.empty_like(beside)
+        for fields, sums in parts:
+            rows = _rows(sums, groups)
+            chunk[:, fields] = _mix(rows, matrices).view(*sums.shape[::2], -1)
+            add_product(total, rows, _rows(beside[:, fields], groups))
+        out.index_copy_(0, points, chunk)
+    return out, total.to(values.dtype).unflatten(1, (stencil.nodes, -1))
+
+
+def _zeros(values: Tensor, others: Tensor, nodes: int, groups: int) -> Tensor:
+    """Where products of sums of values and others are added: (groups, k * c / groups, o / groups)."""
+    return values.new_zeros(groups, nodes * values.shape[2] // groups, others.shape[2] // groups, dtype=wide(values.dtype))
 
 
 @dataclass(frozen=True, eq=False)
 class LocalOperator:
-    """The local operator of a sparse matrix P, row i * k + node of output point i.
+    """The local operator of a stencil; `exchanged` gives on demand the one with inputs and outputs exchanged."""
 
-    `exchanged` gives on demand the same stencil with inputs and outputs exchanged, row j * k + node of input point j.
-    """
-
-    matrix: SparseRows  # (m * k, n)
-    exchanged: Callable[[], SparseRows]  # (n * k, m)
+    stencil: Ordered
+    exchanged: Callable[[], Ordered]
     groups: int
 
     def output(self, values, kernel):
-        return _output(self.matrix, values, kernel, self.groups)
+        return _output(self.stencil, values, kernel, self.groups)
 
     def values_gradient(self, kernel, cotangent):
         return _output(self.exchanged(), cotangent, _exchanged(kernel, self.groups), self.groups)
 
     def kernel_gradient(self, values, cotangent):
-        nodes = (len(self.matrix.edges) - 1) // len(cotangent)
-        if values.shape[2] <= cotangent.shape[2]:
-            return _correlation(self.matrix, values, cotangent, nodes, self.groups).permute(1, 2, 0, 3).flatten(2)
-        return _correlation(self.exchanged(), cotangent, values, nodes, self.groups).permute(1, 3, 0, 2).flatten(2)
+        if values.shape[2] <= cotangent.shape[2]:  # sum where there are fewer channels
+            return _correlation(self.stencil, values, cotangent, self.groups).permute(1, 2, 0, 3).flatten(2)
+        return _correlation(self.exchanged(), cotangent, values, self.groups).permute(1, 3, 0, 2).flatten(2)
 
     def gradients(self, values, kernel, cotangent):
-        nodes, groups = len(kernel), self.groups
-        (n, b, c), o = values.shape, cotangent.shape[2]
-        if o > 2 * c:  # the sums of the values twice are less than those of the cotangent
+        if cotangent.shape[2] > 2 * values.shape[2]:  # two sums of the values are less than one of the cotangent
             return self.values_gradient(kernel, cotangent), self.kernel_gradient(values, cotangent)
-        back = values.new_empty(n, b, c)
-        total = values.new_zeros(groups, nodes * o // groups, c // groups, dtype=wide(values.dtype))
-        matrices = _by_group(_exchanged(kernel, groups), groups)
-        for points, fields, sums in _parts(self.exchanged(), cotangent, nodes):
-            rows = _rows(sums, groups)
-            back[points, fields] = _mix(rows, matrices).view(*sums.shape[::2], c)
-            add_product(total, rows, _rows(values[points, fields], groups))
-        return back, total.to(values.dtype).unflatten(1, (nodes, -1)).permute(1, 3, 0, 2).flatten(2)
+        adjoint = _exchanged(kernel, self.groups)
+        back, total = _output_and_correlation(self.exchanged(), cotangent, adjoint, values, self.groups)
+        return back, total.permute(1, 3, 0, 2).flatten(2)

@@ -44,8 +44,9 @@ class Stencil:
     def operator(self, groups: int) -> Dispatched:
         """The operator that applies P in some number of groups of channels; made once."""
         if ("operator", groups) not in self._cache:
-            placements = self._cache.setdefault("placements", Placements(self.matrix, self.n_in, self.nodes))
-            self._cache["operator", groups] = local_operator(placements, groups)
+            if "placements" not in self._cache:
+                self._cache["placements"] = Placements(self.matrix, self.n_in, self.nodes, self.target.points)
+            self._cache["operator", groups] = local_operator(self._cache["placements"], groups)
         return self._cache["operator", groups]
 
     def interpolate(self, values: Tensor) -> Tensor:

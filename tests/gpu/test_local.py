@@ -7,6 +7,7 @@ from inrbridge.domains import Box
 from inrbridge.gpu.launching import Blocks
 from inrbridge.gpu.precision import interprets
 from inrbridge.ops.gpu_local import CutStencil, GpuLocal
+from inrbridge.ops.ordered import Ordered
 from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
 from inrbridge.sampling import sobol
@@ -44,7 +45,8 @@ def test_the_operator_and_its_gradients(stencil, generator, device, dtype, case)
         pytest.skip("interpreted in one dtype only, for the time it takes")
     b, c, o, groups, blocks = CASES[case]
     matrix, m = stencil.matrix, len(stencil.target)
-    twin = LocalOperator(matrix, lambda: matrix.exchanged(9, 60), groups)
+    ordered = Ordered.along(matrix, 9, 60, torch.arange(m))
+    twin = LocalOperator(ordered, ordered.exchanged, groups)
     fast = GpuLocal(CutStencil(matrix, 60, 9), groups, None, blocks)
     shapes = {"values": (60, b, c), "kernel": (9, c // groups, o), "cotangent": (m, b, o)}
     given = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
@@ -67,7 +69,8 @@ def test_what_has_no_patches_is_left_to_plain_torch(generator, device):
     rows = torch.arange(2).repeat_interleave(600)
     matrix = SparseRows.from_entries(rows, torch.arange(600).repeat(2), torch.ones(1200, dtype=torch.float64), 2)
     values, kernel = torch.randn(600, 2, 4, generator=generator).to(device), torch.randn(1, 4, 3, generator=generator).to(device)
-    plain = LocalOperator(matrix.to(values), lambda: matrix.exchanged(1, 600).to(values), 1)
+    ordered = Ordered.along(matrix, 1, 600, torch.arange(2))
+    plain = LocalOperator(ordered.to(values), lambda: ordered.exchanged().to(values), 1)
     stencil = CutStencil(matrix, 600, 1)
     assert stencil.patches(values, back=False) is None
     assert torch.equal(GpuLocal(stencil, 1, plain).output(values, kernel), plain.output(values, kernel))
