@@ -3,11 +3,13 @@
 //
 // Layouts: points (fields, points, width) or (points, width) shared by all, weights (fields, out, in), biases (fields, out). A
 // thread takes one field and a run of its points, and leads a block of points through all layers while it stays in the second
-// cache; only what the gradient needs is kept of them: the argument of a sine, whose sine and cosine are taken again, or y.
+// cache. Of wide layers what the gradient needs is kept: the argument of a sine, whose sine and cosine are taken again, or y;
+// narrow ones are evaluated again, block by block, for less than it costs to write and read their values.
 // Runs do not depend on the number of threads, and their sums are added in order: results do not depend on it either.
 
 #include <cstdlib>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "sine.h"
@@ -15,6 +17,7 @@
 namespace inrbridge {
 
 constexpr Index BLOCK = 24 << 10, BLOCK_BACK = 48 << 10;  // numbers of the widest layer in one block of points
+constexpr Index BLOCK_AGAIN = 48 << 10;                    // of all layers together, where they are evaluated again
 constexpr Index RUNS = 16;                 // of points and fields, that threads share, at least
 constexpr Index SHORTEST_RUN = 256;        // points
 
@@ -28,7 +31,7 @@ struct Layers {
     const double* omegas;
     const T* const* weights;
     const T* const* biases;  // null: none
-    T* const* kept;          // (fields, points, out) of each layer, or null
+    T* const* kept;          // (fields, points, out) of each layer, or null: not wanted, or evaluated again
 
     Index in(Index layer) const { return widths[layer]; }
     Index out(Index layer) const { return widths[layer + 1]; }
@@ -103,9 +106,9 @@ void times(const T* a, Index lda, const T* packed, Index depth, Index rows, Inde
     multiply(Factors<T>{&a, &packed, 1, depth, lda}, rows, columns, c, ldc, false);
 }
 
-// z of one point becomes y; what the gradient needs goes to `kept`, unless it is null.
+// z of one point becomes y; what the gradient needs goes to `kept`, or the slope of y to `slope`, unless they are null.
 template <class T>
-void activate(T* z, const T* bias, Index vectors, Index width, Index kind, T omega, T* kept) {
+void activate(T* z, const T* bias, Index vectors, Index width, Index kind, T omega, T* kept, T* slope) {
     constexpr Index lanes = Vector<T>::lanes;
     for (Index i = 0; i < vectors * lanes; i += lanes) {
         Numbers<T> value = load(z + i) + load(bias + i);
@@ -114,44 +117,57 @@ void activate(T* z, const T* bias, Index vectors, Index width, Index kind, T ome
         store(z + i, value);
     }
     if (kept) std::memcpy(kept, z, width * sizeof(T));
-    if (kind == SINE) sines(z, vectors);
-    if (kind == WAVES) waves(z, z, static_cast<T*>(nullptr), width / 2, vectors);
+    if (kind == WAVES) waves(z, z, slope, width / 2, vectors);
+    if (kind == SINE && slope) sines_cosines(z, z, slope, omega, vectors);
+    if (kind == SINE && !slope) sines(z, vectors);
 }
+
+// One layer of a field at a block of points: from `in` to `to`.
+template <class T>
+struct Forward {
+    const Layers<T>& net;
+    Buffer<T> weights, bias;
+
+    explicit Forward(const Layers<T>& net)
+        : net(net), weights(packed_weights(net, false)), bias(stride<T>(net.widest())) {}
+
+    void enter(Index field) { pack_weights(net, field, false, static_cast<T*>(weights)); }
+
+    void apply(Index layer, Index field, const T* packed, const T* in, Index lda, Index rows, T* to, Index ld, T* kept,
+               T* slope) {
+        Index width = net.out(layer), vectors = round_up(width, Vector<T>::lanes) / Vector<T>::lanes;
+        times(in, lda, packed, net.in(layer), rows, width, to, ld);
+        std::memset(bias, 0, vectors * Vector<T>::lanes * sizeof(T));
+        if (net.biases[layer]) std::memcpy(bias, net.biases[layer] + field * width, width * sizeof(T));
+        for (Index row = 0; row < rows; ++row)
+            activate(to + row * ld, static_cast<const T*>(bias), vectors, width, net.kinds[layer], T(net.omegas[layer]),
+                     kept ? kept + row * width : nullptr, slope ? slope + row * ld : nullptr);
+    }
+};
 
 template <class T>
 void forward(const Layers<T>& net, Index fields, Index points, const T* x, Index x_step, T* values) {
     Index runs = run_count(fields, points), widest = net.widest(), block = block_size(widest, points, BLOCK);
-    Index channels = net.out(net.count - 1);
+    Index channels = net.out(net.count - 1), ld = stride<T>(widest);
 #pragma omp parallel
     {
-        Buffer<T> weights(packed_weights(net, false)), bias(stride<T>(widest)), here(block * stride<T>(widest)),
-            there(block * stride<T>(widest));
+        Forward<T> work(net);
+        Buffer<T> here(block * ld), there(block * ld);
 #pragma omp for schedule(static)
         for (Index unit = 0; unit < fields * runs; ++unit) {
             Index field = unit / runs, run = unit % runs;
-            pack_weights(net, field, false, static_cast<T*>(weights));
+            work.enter(field);
             Index stop = points * (run + 1) / runs;
             for (Index first = points * run / runs; first < stop; first += block) {
-                Index rows = stop - first < block ? stop - first : block;
-                const T *in = x + field * x_step + first * net.in(0), *packed = weights;
-                Index lda = net.in(0);
+                Index rows = stop - first < block ? stop - first : block, lda = net.in(0);
+                const T *in = x + field * x_step + first * lda, *packed = work.weights;
                 T *to = here, *next = there;
                 for (Index i = 0; i < net.count; ++i) {
-                    Index width = net.out(i), ld = stride<T>(width), vectors = ld / Vector<T>::lanes - 1;
-                    times(in, lda, packed, net.in(i), rows, width, to, ld);
-                    packed += packed_size<T>(net.in(i), width);
-                    std::memset(bias + width, 0, (ld - width) * sizeof(T));
-                    if (net.biases[i])
-                        std::memcpy(bias, net.biases[i] + field * width, width * sizeof(T));
-                    else
-                        std::memset(bias, 0, width * sizeof(T));
-                    T* kept = net.kept && net.kept[i] ? net.kept[i] + (field * points + first) * width : nullptr;
-                    for (Index row = 0; row < rows; ++row)
-                        activate(to + row * ld, static_cast<T*>(bias), vectors, width, net.kinds[i], T(net.omegas[i]),
-                                 kept ? kept + row * width : nullptr);
+                    T* kept = net.kept[i] ? net.kept[i] + (field * points + first) * net.out(i) : nullptr;
+                    work.apply(i, field, packed, in, lda, rows, to, ld, kept, static_cast<T*>(nullptr));
+                    packed += packed_size<T>(net.in(i), net.out(i));
                     in = to, lda = ld;
-                    T* spare = to;
-                    to = next, next = spare;
+                    std::swap(to, next);
                 }
                 copy_rows(in, lda, values + (field * points + first) * channels, channels, rows, channels);
             }
@@ -159,84 +175,110 @@ void forward(const Layers<T>& net, Index fields, Index points, const T* x, Index
     }
 }
 
-// Gradients of one run of points: those of the weights (out, in) and biases (out) are added to what is there.
+// Gradients of one run of points: those of the weights (out, in) and biases (out) are added to what is there. The values of the
+// layers and their slopes come from what was kept, layer by layer; where nothing was, they are made again, all layers of a block.
 template <class T>
 struct Backward {
     const Layers<T>& net;
-    Index points, block, ld;
-    bool learns, moves;  // whether weights, and points, have gradients
-    Buffer<T> weights, slope, given, taken, inputs, turned, sums;
+    bool learns, moves, again;  // whether weights, and points, have gradients; whether nothing was kept
+    Index points, block, ld, size;
+    Forward<T> ahead;
+    Buffer<T> weights, entered, values, slopes, given, taken, turned, sums;
 
     Backward(const Layers<T>& net, Index points, bool learns, bool moves)
-        : net(net), points(points), block(block_size(net.widest(), points, BLOCK_BACK)), ld(stride<T>(net.widest())), learns(learns),
-          moves(moves), weights(packed_weights(net, true)), slope(block * ld), given(block * ld), taken(block * ld),
-          inputs(block * ld), turned(Block<T>::columns * ld), sums(ld) {}
+        : net(net), learns(learns), moves(moves), again(!keeps(net)), points(points),
+          block(block_size(net.widest(), points, again ? BLOCK_AGAIN / net.count : BLOCK_BACK)), ld(stride<T>(net.widest())),
+          size(block * ld), ahead(net), weights(packed_weights(net, true)), entered(size), values(size * (again ? net.count : 1)),
+          slopes(size * (again ? net.count : 1)), given(size), taken(size), turned(Block<T>::columns * ld), sums(ld) {}
 
     void run(Index field, Index first, Index stop, const T* x, const T* asked, T* const* to_weights, T* const* to_biases,
              T* to_x) {
         pack_weights(net, field, true, static_cast<T*>(weights));
+        if (again) ahead.enter(field);
         for (; first < stop; first += block) {
-            Index rows = stop - first < block ? stop - first : block, place = field * points + first;
+            Index rows = stop - first < block ? stop - first : block;
             T *grad = given, *next = taken;
-            Index layer = net.count - 1, channels = net.out(layer);
+            Index layer = net.count - 1, channels = net.out(layer), place = field * points + first;
+            copy_rows(x + first * net.in(0), net.in(0), static_cast<T*>(entered), ld, rows, net.in(0));
+            if (again) evaluate(field, rows);
             copy_rows(asked + place * channels, channels, grad, ld, rows, channels);
             recall(layer, place, rows);
-            scale(grad, net.kinds[layer], rows, channels);
+            scale(grad, layer, rows);
             const T* packed = weights + packed_weights(net, true);
             for (; layer >= 0; --layer) {
                 Index in = net.in(layer), out = net.out(layer);
                 packed -= packed_size<T>(out, in);
-                if (layer > 0)
-                    recall(layer - 1, place, rows);
-                else
-                    copy_rows(x + first * in, in, static_cast<T*>(inputs), ld, rows, in);
-                if (learns) learn(grad, rows, in, out, to_weights[layer], to_biases[layer]);
+                if (layer > 0) recall(layer - 1, place, rows);
+                if (learns)
+                    learn(layer > 0 ? at(values, layer - 1) : static_cast<T*>(entered), grad, rows, in, out, to_weights[layer],
+                          to_biases[layer]);
                 if (layer == 0 && !moves) break;
                 times(static_cast<const T*>(grad), ld, packed, out, rows, in, next, ld);
                 if (layer > 0)
-                    scale(next, net.kinds[layer - 1], rows, in);
+                    scale(next, layer - 1, rows);
                 else
                     copy_rows(static_cast<const T*>(next), ld, to_x + place * in, in, rows, in);
-                T* spare = grad;
-                grad = next, next = spare;
+                std::swap(grad, next);
             }
         }
     }
 
   private:
-    // The values of a layer into `inputs`, and of sines their slopes, omega cos(omega z).
+    static bool keeps(const Layers<T>& net) {
+        for (Index i = 0; i < net.count; ++i)
+            if (net.kept[i]) return true;
+        return net.count == 1 && net.kinds[0] == IDENTITY;  // nothing to make again
+    }
+
+    T* at(const Buffer<T>& buffer, Index layer) const { return buffer + (again ? layer * size : 0); }
+
+    void evaluate(Index field, Index rows) {
+        const T *in = entered, *packed = ahead.weights;
+        for (Index i = 0; i < net.count; ++i) {
+            bool waves = net.kinds[i] == SINE || net.kinds[i] == WAVES;
+            if (i == net.count - 1 && net.kinds[i] == IDENTITY) break;  // its values are not asked for
+            ahead.apply(i, field, packed, in, ld, rows, at(values, i), ld, static_cast<T*>(nullptr),
+                        waves ? at(slopes, i) : nullptr);
+            packed += packed_size<T>(net.in(i), net.out(i));
+            in = at(values, i);
+        }
+    }
+
+    // The values of a layer, and of sines their slopes, omega cos(omega z), of what was kept.
     void recall(Index layer, Index place, Index rows) {
         Index width = net.out(layer), vectors = round_up(width, Vector<T>::lanes) / Vector<T>::lanes;
         if (!net.kept[layer]) return;
-        copy_rows<T>(net.kept[layer] + place * width, width, inputs, ld, rows, width);
+        copy_rows<T>(net.kept[layer] + place * width, width, values, ld, rows, width);
         for (Index row = 0; row < rows; ++row) {
-            T *t = inputs + row * ld, *to = slope + row * ld;
+            T *t = values + row * ld, *to = slopes + row * ld;
             if (net.kinds[layer] == SINE) sines_cosines(t, t, to, T(net.omegas[layer]), vectors);
             if (net.kinds[layer] == WAVES) waves(t, t, to, width / 2, vectors);
         }
     }
 
-    void scale(T* grad, Index kind, Index rows, Index width) {
-        if (kind == IDENTITY) return;
+    // The gradient of y becomes that of z.
+    void scale(T* grad, Index layer, Index rows) {
+        if (net.kinds[layer] == IDENTITY) return;
+        const T* from = at(net.kinds[layer] == RELU ? values : slopes, layer);
         for (Index row = 0; row < rows; ++row)
-            for (Index i = row * ld; i < row * ld + width; i += Vector<T>::lanes) {
+            for (Index i = row * ld; i < row * ld + net.out(layer); i += Vector<T>::lanes) {
                 Numbers<T> value = load(grad + i);
-                if (kind == RELU)
-                    value = choose<T>(load(inputs + i) > T(0), value, Numbers<T>{});
+                if (net.kinds[layer] == RELU)
+                    value = choose<T>(load(from + i) > T(0), value, Numbers<T>{});
                 else
-                    value *= load(slope + i);
+                    value *= load(from + i);
                 store(grad + i, value);
             }
     }
 
-    void learn(const T* grad, Index rows, Index in, Index out, T* to_weight, T* to_bias) {
+    void learn(const T* inputs, const T* grad, Index rows, Index in, Index out, T* to_weight, T* to_bias) {
         if (in < out && in < Block<T>::columns) {  // few columns would fill no vectors
             std::memset(turned, 0, in * ld * sizeof(T));
-            outer(static_cast<const T*>(inputs), ld, grad, ld, rows, in, out, static_cast<T*>(turned), ld);
+            outer(inputs, ld, grad, ld, rows, in, out, static_cast<T*>(turned), ld);
             for (Index o = 0; o < out; ++o)
                 for (Index i = 0; i < in; ++i) to_weight[o * in + i] += turned[i * ld + o];
         } else {
-            outer(grad, ld, static_cast<const T*>(inputs), ld, rows, out, in, to_weight, in);
+            outer(grad, ld, inputs, ld, rows, out, in, to_weight, in);
         }
         if (!to_bias) return;
         for (Index o = 0; o < out; o += Vector<T>::lanes) {

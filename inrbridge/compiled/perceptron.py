@@ -13,6 +13,7 @@ from inrbridge.compiled.building import library
 
 _NAMES = {torch.float32: "f32", torch.float64: "f64"}
 KINDS = {"identity": 0, "sine": 1, "relu": 2}  # that all kernels know
+NARROW = 96
 _NUMBERS = {**KINDS, "waves": 3}
 
 
@@ -49,11 +50,12 @@ def forward(x: Tensor, layers: Sequence[Layer], keep: bool) -> tuple[Tensor, lis
         keep: also return what `backward` needs.
 
     Returns:
-        (b, n, out), and for each layer what is kept of it: omega z of a sine, the values of another one.
+        (b, n, out), and for each layer what is kept of it: omega z of a sine, the values of another one; of networks up to
+        NARROW wide nothing, for `backward` is quicker to evaluate them again.
     """
     b, n = len(layers[0].weight), x.shape[-2]
     kept: list[Tensor | None] = [None] * len(layers)
-    if keep:
+    if keep and max(layer.weight.shape[1] for layer in layers) > NARROW:
         last = len(layers) - 1
         for i, layer in enumerate(layers):
             if i < last or layer.kind != "identity":
