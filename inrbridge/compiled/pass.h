@@ -45,7 +45,7 @@ struct Task {
 
 template <class S>
 Task task_at(const Pass<S>& x, Index blocks, Index number) {
-    Index patches = parts(x.patches.points, x.patches.size), block = number / patches, patch = number % patches;
+    Index patch = number / blocks, block = number % blocks;  // all fields of a patch: they lie beside each other
     Index field = block * x.fields / blocks, first = patch * x.patches.size;
     return {field, (block + 1) * x.fields / blocks - field, patch, first, std::min(x.patches.size, x.patches.points - first)};
 }
