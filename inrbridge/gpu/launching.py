@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from inrbridge.gpu.patches import Patches
 from inrbridge.gpu.precision import precision
 
 SIZE = 16  # points of a patch
-_HALO = 52 << 10  # bytes of shared memory for the values at a halo
-_KERNEL = 80 << 10  # bytes of shared memory for a kernel that stays there
+_SHARED = 220 << 10  # bytes of shared memory of a multiprocessor, less what the compiler adds
 _PROGRAMS = 1024  # that keep a GPU busy
 _PARTS = 264  # sums of a kernel's gradient that are made at a time: two for each multiprocessor of the largest GPUs
 DEPTHWISE_NODES = 128  # nodes of a depth-wise kernel that one block holds
@@ -23,38 +22,52 @@ DEPTHWISE_NODES = 128  # nodes of a depth-wise kernel that one block holds
 class Blocks:
     """How a kernel is cut: points of a patch, fields, channels, output channels, nodes at a time, warps and stages.
 
-    hold: the kernel stays in shared memory. across: the product is laid (outputs, rows).
+    hold: kernel and weights stay in shared memory. across: the product is laid (outputs, rows).
     """
 
     points: int = SIZE
-    fields: int = 4
+    fields: int = 2
     channels: int = 64
     outputs: int = 64
     nodes: int = 4
-    warps: int = 8
-    stages: int = 2
+    warps: int = 4
+    stages: int = 3
     hold: bool = True
     across: bool = True
+    registers: int = 0  # of a thread at most, where that is to be limited
 
     def rest(self, nodes: int) -> int:
         """Nodes taken at last, after runs of `self.nodes`: a power of two that fills a product, some of which may not exist."""
         left = nodes % self.nodes
         return left and max(1 << (left - 1).bit_length(), 16 // self.points)
 
+    def shared(self, nodes: int, halo: int, size: int) -> int:
+        """Bytes of shared memory of a launch, about: numbers of `size` bytes."""
+        together = nodes if self.hold else self.nodes
+        kernel = together * self.channels * self.outputs + together * self.points * halo
+        row = self.fields * self.channels
+        values, seen = halo * row, self.nodes * self.points * row
+        if self.hold:
+            return size * (kernel + values * (self.stages - 1) + seen)
+        turned = values if size == 4 else 0  # tensor cores take numbers of 32 bits in one order only
+        return size * (kernel * self.stages + values + seen + turned)
+
 
 def choose_blocks(c: int, o: int, b: int, patches: Patches) -> Blocks:
-    """The blocks that measured best among those whose values at the halo, and whose kernel if held, fit shared memory."""
-    size, halo = patches.weights.dtype.itemsize, patches.halo.shape[1]
+    """The blocks that measured best among those that fit shared memory: the kernel held, else few fields at a time."""
+    size, halo, points = patches.weights.dtype.itemsize, patches.halo.shape[1], patches.points.shape[1]
     channels, outputs = _block(c, 128 // size), _block(o, 64)
-    widest = max(channels, min(512 // size, _HALO // (halo * size)))
-    fields = 1 << (max(1, min(widest // channels, b)).bit_length() - 1)
-    hold = c <= channels and patches.nodes * channels * outputs * size <= _KERNEL
-    return Blocks(patches.points.shape[1], fields, channels, outputs, hold=hold)
+    fields = 1 << (max(1, min(128 // channels, b)).bit_length() - 1)
+    best = Blocks(points, fields, channels, outputs)
+    held = [replace(best, stages=stages) for stages in (3, 2)] if c <= channels else []
+    fewer = [replace(best, fields=fields >> step, stages=2, hold=False) for step in range(fields.bit_length())]
+    fits = [blocks for blocks in held + fewer if blocks.shared(patches.nodes, halo, size) <= _SHARED]
+    return fits[0] if fits else replace(fewer[-1], nodes=1, channels=16, stages=1)
 
 
 def choose_depthwise_blocks(b: int, patches: Patches) -> Blocks:
     """The same for the depth-wise operator."""
-    return Blocks(patches.points.shape[1], fields=_block(b, 64), channels=16)
+    return Blocks(patches.points.shape[1], fields=_block(b, 64), channels=16, warps=8, stages=2)
 
 
 def apply(values: Tensor, kernel: Tensor, patches: Patches, count: int, groups: int, blocks: Blocks | None = None) -> Tensor:
@@ -162,7 +175,8 @@ def _depthwise_sizes(patches: Patches, blocks: Blocks) -> dict:
 
 
 def _options(patches: Patches, blocks: Blocks) -> dict:
-    return {"PRECISION": precision(patches.weights.dtype), "num_warps": blocks.warps, "num_stages": blocks.stages}
+    limit = {"maxnreg": blocks.registers} if blocks.registers else {}
+    return {"PRECISION": precision(patches.weights.dtype), "num_warps": blocks.warps, "num_stages": blocks.stages, **limit}
 
 
 def _block(count: int, most: int) -> int:

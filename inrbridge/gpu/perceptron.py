@@ -28,9 +28,10 @@ class _Blocks(NamedTuple):
     inputs: int
     warps: int
     stages: int
+    registers: int  # of a thread at most: two programs share a multiprocessor, one multiplies while the other takes sines
 
 
-_WIDE = {2: _Blocks(128, 128, 64, 8, 3), 4: _Blocks(128, 128, 32, 8, 3)}  # by bytes of a number, as measured best
+_WIDE = {2: _Blocks(128, 128, 64, 8, 3, 128), 4: _Blocks(128, 128, 32, 8, 3, 128)}  # by bytes of a number, as measured best
 
 
 def available(x: Tensor, layers: Sequence[Layer]) -> bool:
@@ -91,7 +92,7 @@ def _layer(x: Tensor, layer: Layer, keep: bool) -> tuple[Tensor, Tensor | None]:
     slope = torch.empty_like(y) if keep else None
     if y.numel() == 0:
         return y, slope
-    blocks = _WIDE[weight.dtype.itemsize] if outputs > _NARROW else _Blocks(128, _NARROW, 64, 4, 3)
+    blocks = _WIDE[weight.dtype.itemsize] if outputs > _NARROW else _Blocks(128, _NARROW, 64, 4, 3, 128)
     across, inner = (min(most, max(16, 1 << (count - 1).bit_length()))
                      for most, count in ((blocks.outputs, outputs), (blocks.inputs, inputs)))  # fmt: skip
     grid = (-(-n // blocks.points), -(-outputs // across), b)
@@ -99,5 +100,6 @@ def _layer(x: Tensor, layer: Layer, keep: bool) -> tuple[Tensor, Tensor | None]:
         x, weight, bias, y, y if slope is None else slope, n, inputs, outputs, 0 if x.ndim == 2 else n * inputs, layer.omega,
         KIND=layer.kind, BIAS=layer.bias is not None, KEEP=keep, M=blocks.points, OUT=across, IN=inputs if few else inner,
         FEW=few, FAST=not interprets(), PRECISION=precision(weight.dtype), num_warps=blocks.warps, num_stages=blocks.stages,
+        maxnreg=blocks.registers,
     )  # fmt: skip
     return y, slope

@@ -19,73 +19,69 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from inrbridge.discretization import Discretization
 from inrbridge.domains import Box
 from inrbridge.gpu import perceptron
 from inrbridge.gpu.launching import Blocks
 from inrbridge.gpu.patches import Patches
+from inrbridge.ops.dispatch import using
 from inrbridge.ops.gpu_local import CutStencil, GpuLocal
+from inrbridge.ops.local import Placements, local_operator
 from inrbridge.ops.sparse import SparseRows
 from inrbridge.sampling import sobol
 from inrbridge.stencils import Reconstruct, build_stencil, kernel_nodes
 
-B = Blocks
-WIDE = B(channels=64, outputs=64)
+HELD = Blocks()
+STREAMED = Blocks(hold=False, stages=2)
+POINTS = Blocks(points=64, nodes=1, fields=1, hold=False, across=False)
 HALF = [
-    WIDE,
-    replace(WIDE, stages=1),
-    replace(WIDE, across=False),
-    replace(WIDE, hold=False),
-    replace(WIDE, points=8, nodes=8),
-    replace(WIDE, points=8, nodes=8, stages=3),
-    replace(WIDE, points=8, nodes=8, fields=2, warps=4),
-    replace(WIDE, fields=2, warps=4),
-    replace(WIDE, fields=2, warps=8),
-    replace(WIDE, fields=2, warps=4, hold=False),
-    replace(WIDE, points=32, nodes=2, fields=2, warps=4, hold=False),
-    replace(WIDE, points=64, nodes=1, fields=1, warps=4, hold=False, across=False, stages=3),
-    replace(WIDE, points=64, nodes=1, fields=1, warps=4, hold=False, across=False, stages=2),
-    replace(WIDE, points=64, nodes=1, fields=2, warps=8, hold=False, across=False, stages=3),
+    None,
+    replace(HELD, stages=2),
+    replace(HELD, stages=4),
+    replace(HELD, warps=8),
+    replace(HELD, fields=4, warps=8, stages=2),
+    replace(HELD, fields=4, warps=8, stages=3),
+    replace(HELD, fields=4, stages=2),
+    replace(HELD, points=8, nodes=8),
+    replace(HELD, points=8, nodes=8, fields=4, warps=8),
+    replace(HELD, across=False),
+    replace(STREAMED, channels=32, fields=8, warps=8),
+    replace(STREAMED, channels=32, fields=4),
+    POINTS,
+    replace(POINTS, stages=4),
+    replace(POINTS, registers=168),
 ]
-SINGLE = [
-    B(channels=32, fields=2, warps=4, hold=False),
-    B(channels=32, fields=2, warps=8, hold=False),
-    B(channels=32, fields=4, warps=8, hold=False, stages=1),
-    B(channels=32, fields=4, warps=8, hold=False, nodes=2),
-    B(channels=32, fields=4, warps=8, points=8, nodes=8, hold=False, stages=1),
-    B(channels=32, fields=1, points=64, nodes=1, warps=4, hold=False, across=False),
-    B(channels=32, fields=2, points=64, nodes=1, warps=8, hold=False, across=False),
-    B(channels=64, fields=1, points=64, nodes=1, warps=4, hold=False, across=False, stages=1),
-]
+SINGLE = [None, POINTS]
 LARGE = [
-    replace(WIDE, hold=False),
-    replace(WIDE, hold=False, outputs=128, fields=2),
-    replace(WIDE, hold=False, outputs=128, fields=2, warps=4),
-    replace(WIDE, hold=False, outputs=128, points=64, nodes=1, fields=1, warps=4, across=False, stages=3),
-    replace(WIDE, hold=False, outputs=128, points=64, nodes=1, fields=2, warps=8, across=False, stages=3),
-    replace(WIDE, hold=False, outputs=128, channels=32, fields=4),
+    None,
+    replace(STREAMED, channels=32, fields=8, warps=8, outputs=128),
+    replace(STREAMED, channels=32, fields=4, outputs=128),
+    replace(STREAMED, channels=32, fields=4, warps=8, outputs=128, stages=3),
+    replace(POINTS, outputs=128),
+    replace(POINTS, outputs=128, stages=4),
+    replace(POINTS, outputs=128, channels=128, stages=2),
+    replace(POINTS, outputs=128, warps=8, fields=2),
 ]
 GRADIENT = [
-    WIDE,
-    replace(WIDE, fields=2),
-    replace(WIDE, stages=1),
-    replace(WIDE, fields=8, channels=32),
-    replace(WIDE, points=64, nodes=1, fields=1, warps=4),
-    replace(WIDE, points=64, nodes=1, fields=2, warps=8),
-    replace(WIDE, points=32, nodes=2, fields=2, warps=4),
-    replace(WIDE, points=32, nodes=4, fields=2, warps=8),
-]
-GRADIENT_SINGLE = [
-    B(channels=32),
-    B(channels=32, fields=2),
-    B(channels=32, fields=2, points=32, nodes=2, warps=4),
-    B(channels=64, fields=2),
+    None,
+    replace(HELD, stages=2),
+    replace(HELD, points=32, warps=8),
+    replace(HELD, points=32, warps=8, stages=2),
+    replace(HELD, points=32, nodes=2),
+    replace(HELD, points=32, fields=1, warps=4),
+    replace(HELD, points=64, nodes=1, fields=1),
+    replace(HELD, points=64, nodes=2, fields=1, warps=8),
+    replace(HELD, points=64, nodes=2, fields=1),
+    replace(HELD, warps=8),
 ]
 COLLAPSED = [
-    B(fields=64, channels=16),
-    B(fields=64, channels=16, stages=3),
-    B(fields=32, channels=16, warps=4),
-    B(fields=16, channels=16, warps=4),
-    B(fields=32, channels=32),
+    None,
+    Blocks(fields=64, channels=16, warps=8, registers=128),
+    Blocks(fields=64, channels=16, warps=16),
+    Blocks(fields=32, channels=16, warps=8, registers=128),
+    Blocks(fields=32, channels=16, warps=4, registers=168),
+    Blocks(fields=16, channels=16, warps=4, registers=128),
+    Blocks(fields=16, channels=32, warps=8, registers=128),
 ]
 
 
@@ -122,15 +118,16 @@ def cases() -> list[Case]:
     paper = (("S1", 48, (32, 32), 32, 64), ("S2", 8, (64, 64), 64, 64), ("S3", 4, (32, 16, 16), 32, 32))
     return [
         Case("64", 48, big, 64, 64, bf16, "output", HALF),
-        Case("64", 48, big, 64, 64, bf16, "values_gradient", [HALF[0], HALF[4], HALF[11]]),
+        Case("64", 48, big, 64, 64, bf16, "values_gradient", HALF[:1]),
         Case("64", 48, big, 64, 64, bf16, "kernel_gradient", GRADIENT),
         Case("64", 48, big, 64, 64, f32, "output", SINGLE),
-        Case("64", 48, big, 64, 64, f32, "kernel_gradient", GRADIENT_SINGLE),
+        Case("64", 48, big, 64, 64, f32, "values_gradient", [None]),
+        Case("64", 48, big, 64, 64, f32, "kernel_gradient", [None]),
         Case("128", 48, big, 128, 128, bf16, "output", LARGE),
         Case("7x7 depth-wise", 48, big, 64, 64, bf16, "output", COLLAPSED, 7),
         Case("7x7 depth-wise", 48, big, 64, 64, bf16, "values_gradient", COLLAPSED[:1], 7),
-        Case("7x7 depth-wise", 48, big, 64, 64, bf16, "kernel_gradient", COLLAPSED[:4], 7),
-        Case("7x7 depth-wise", 48, big, 64, 64, f32, "output", COLLAPSED[:4], 7),
+        Case("7x7 depth-wise", 48, big, 64, 64, bf16, "kernel_gradient", COLLAPSED, 7),
+        Case("7x7 depth-wise", 48, big, 64, 64, f32, "output", COLLAPSED[:2], 7),
         *(Case(*sizes, dtype, what, [None]) for sizes in paper for dtype in (bf16, f32)
           for what in ("output", "values_gradient", "kernel_gradient")),
     ]  # fmt: skip
@@ -140,13 +137,16 @@ MATRICES: dict[tuple, SparseRows] = {}  # made before the workers, who inherit t
 CUT: dict[tuple, dict] = {}
 
 
+def points_of(case: Case) -> Discretization:
+    return sobol(Box.centered(len(case.shape)), case.points, torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
 def matrix_of(case: Case) -> SparseRows:
     key = (case.shape, case.size)
     if key not in MATRICES:
-        domain, d = Box.centered(len(case.shape)), len(case.shape)
         steps = tuple(2 / n for n in case.shape)
-        points = sobol(domain, case.points, torch.Generator().manual_seed(0), dtype=torch.float64)
-        MATRICES[key] = build_stencil(Reconstruct(kernel_nodes((case.size,) * d, steps), steps), points).matrix
+        nodes = kernel_nodes((case.size,) * len(steps), steps)
+        MATRICES[key] = build_stencil(Reconstruct(nodes, steps), points_of(case)).matrix
     return MATRICES[key]
 
 
@@ -158,7 +158,8 @@ def cut(key: tuple) -> dict:
     """The patches of one cut as arrays, in a worker."""
     shape, size, points, back = key
     whole = CutStencil(MATRICES[shape, size], math.prod(shape), size ** len(shape))
-    return {name: part.numpy() for name, part in vars(whole.patches(torch.zeros(()), back, points)).items()}
+    patches = whole.patches(torch.zeros(()), back, points)
+    return {name: getattr(patches, name).numpy() for name in ("points", "halo", "weights")}
 
 
 def operator(case: Case, blocks: Blocks | None, like: torch.Tensor) -> GpuLocal:
@@ -322,10 +323,10 @@ def sirens() -> None:
         print(f"\nSIRENs {dtype}: baddbmm and sine {theirs:.4f} ms, {flops / theirs / 1e9:.0f} TFLOP/s, error {error:.1e}, "
               f"eager {timed_eagerly(plain):.4f}")  # fmt: skip
         kept_blocks = perceptron._WIDE[dtype.itemsize]
-        tried = [kept_blocks._replace(points=p, outputs=o, inputs=i, warps=w, stages=s) for p, o, i, w, s in (
-            (128, 128, 64, 8, 3), (128, 128, 32, 8, 3), (128, 128, 64, 8, 4), (64, 128, 64, 4, 3), (128, 64, 64, 4, 3),
-            (128, 256, 64, 8, 3),
-            (64, 256, 64, 4, 3), (64, 256, 64, 8, 3), (256, 128, 64, 8, 3),
+        tried = [kept_blocks._replace(points=p, outputs=o, inputs=i, warps=w, stages=s, registers=r) for p, o, i, w, s, r in (
+            (128, 128, 64, 8, 3, 128), (128, 128, 64, 8, 3, 255), (128, 128, 64, 8, 2, 128), (64, 128, 64, 4, 3, 128),
+            (64, 128, 64, 4, 3, 168), (128, 64, 64, 4, 3, 168), (128, 64, 64, 4, 3, 128), (128, 64, 64, 8, 3, 80),
+            (128, 256, 64, 16, 3, 128), (64, 256, 64, 8, 3, 128), (128, 128, 128, 8, 2, 128),
         )]  # fmt: skip
         for blocks in tried:
             try:
@@ -345,6 +346,22 @@ def sirens() -> None:
             except Exception as failure:
                 print(f"  failed {blocks}: {type(failure).__name__}: {str(failure)[:160]}", flush=True)
         perceptron._WIDE[dtype.itemsize] = kept_blocks
+
+
+def full_precision() -> None:
+    """Products in float32 proper: the kernels' three products in tf32, and plain torch."""
+    case = Case("64", 48, (128, 128), 64, 64, torch.float32, "output", [None])
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    whole = local_operator(Placements(matrix_of(case), case.points, 9, points_of(case).points))
+    for what in ("output", "values_gradient", "kernel_gradient"):
+        case = replace(case, what=what)
+        arguments = operands(case)
+        theirs = timed_eagerly(anchor(case), 3)
+        for path in ("gpu", "plain"):
+            with using(path):
+                ours = timed_eagerly(lambda arguments=arguments, what=what: getattr(whole, what)(*arguments), 3)
+            print(f"float32 {what} {path}: {ours:.3f} ms, cuDNN {theirs:.3f} ms", flush=True)
+    allow_tf32()
 
 
 def ceilings() -> None:
@@ -378,7 +395,7 @@ def main() -> None:
     print(f"compiled {time.time() - started:.0f} s", flush=True)
     allow_tf32()
     with torch.no_grad():
-        for step in (ceilings, sirens, *(lambda i=i: measure(i, cases()[i], failures) for i in chosen)):
+        for step in (ceilings, sirens, *(lambda i=i: measure(i, cases()[i], failures) for i in chosen), full_precision):
             try:
                 step()
             except Exception:
