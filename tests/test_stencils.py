@@ -257,7 +257,7 @@ def test_many_nodes_are_read_in_parts(border, generator, monkeypatch):
 
 
 def test_the_memory_of_a_stencil_is_that_of_its_entries(generator, monkeypatch):
-    source = lattice(Box.centered(2), 2048, generator)
+    source = sobol(Box.centered(2), 2048, generator)
 
     def peak() -> float:
         source.cache.clear()

@@ -81,4 +81,20 @@ void order_by_key(Index e, Index count, const Index* keys, Index* offsets, Index
     std::vector<Index> next(offsets, offsets + count);
     for (Index i = 0; i < e; ++i) order[next[keys[i]]++] = i;
 }
+
+// Writes t columns and t * w values from each of m starts on: the points `steps` further than number natural[i] in natural order,
+// which closes after n, and the same values everywhere.
+void shift_rows(Index m, const Index* starts, const Index* natural, Index t, const Index* steps, Index n, const Index* point,
+                Index w, const double* values, Index* columns, double* out) {
+#pragma omp parallel for schedule(static)
+    for (Index i = 0; i < m; ++i) {
+        for (Index s = 0; s < t; ++s) {
+            Index number = natural[i] + steps[s];
+            number += number < 0 ? n : 0;
+            number -= number >= n ? n : 0;
+            columns[starts[i] + s] = point[number];
+        }
+        std::copy(values, values + t * w, out + starts[i] * w);
+    }
+}
 }

@@ -60,3 +60,20 @@ def order_by_key(keys: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     offsets, order = np.empty(count + 1, np.int64), np.empty(len(keys), np.int64)
     call("entries", "order_by_key", len(keys), count, np.ascontiguousarray(keys), offsets, order)
     return offsets, order
+
+
+def shift_rows(starts: np.ndarray, natural: np.ndarray, steps: np.ndarray, point: np.ndarray, values: np.ndarray,
+               columns_out: np.ndarray, values_out: np.ndarray) -> None:  # fmt: skip
+    """Write the entries of points that see the same, t each, into columns (e,) and values (e,) or (e, w).
+
+    Args:
+        starts: where those of each point begin (m,).
+        natural: its number in natural order (m,).
+        steps: from there to the columns (t,), between -n and n; natural order closes after n.
+        point: which point has a natural number (n,).
+        values: of the entries, the same for all points, (t,) or (t, w).
+    """
+    given = (np.ascontiguousarray(a) for a in (starts, natural))
+    width = values_out[:1].size if len(values_out) else 1
+    call("entries", "shift_rows", len(starts), *given, len(steps), np.ascontiguousarray(steps), len(point), point, width,
+         np.ascontiguousarray(values), columns_out, values_out)  # fmt: skip

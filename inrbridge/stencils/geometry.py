@@ -11,9 +11,10 @@ import torch
 
 from inrbridge.discretization import Discretization, derived
 from inrbridge.domains import Domain
-from inrbridge.stencils.borders import EdgeCells, fold, ghosts
+from inrbridge.stencils.borders import EdgeCells, fold, ghosts, repeats
 from inrbridge.stencils.neighbours import SLACK, PointSet
 from inrbridge.stencils.nodes import Offsets
+from inrbridge.stencils.shifts import Rows, by_shifts
 
 
 def array(points: torch.Tensor) -> np.ndarray:
@@ -22,10 +23,10 @@ def array(points: torch.Tensor) -> np.ndarray:
 
 
 def node_coords(
-    target: Discretization, nodes: Offsets, domain: Domain, border: str, cells: EdgeCells
+    outputs: np.ndarray, nodes: Offsets, domain: Domain, border: str, cells: EdgeCells
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the node of every output point, row i * k + node, (m * k, d), and the factor of the value there (m * k,)."""
-    outputs, offsets = array(target.points), np.asarray(nodes)
+    """Return the node of every output (m, d), row i * k + node, (m * k, d), and the factor of the value there (m * k,)."""
+    offsets = np.asarray(nodes)
     if domain.is_flat:
         coords = outputs[:, None] + offsets[None]  # (m, k, d)
         return fold(coords.reshape(-1, coords.shape[2]), domain, border, cells)
@@ -67,9 +68,15 @@ def _pairs(source, target, border, low, high, spacing, ball) -> PairLists:
     if not source.domain.is_flat:
         return _curved_pairs(source, target, low, high, ball)
     points, origin = ghosts(array(source.points), source.domain, border, -low, high, spacing)
-    outputs = points if target is source and len(points) == len(source) else array(target.points)
-    offsets, columns, ways = PointSet(points).inside(outputs, low, high, ball)
-    return PairLists(offsets, columns if len(points) == len(source) else origin[columns], ways)
+    points = PointSet(points)
+
+    def find(outputs: np.ndarray) -> tuple[Rows, np.ndarray, np.ndarray]:
+        if target is source and len(outputs) == len(points.points):
+            outputs = points.points  # which spares a sort
+        offsets, columns, ways = points.inside(outputs, low, high, ball)
+        return Rows(offsets, columns if len(points.points) == len(source) else origin[columns], ways), low, high
+
+    return PairLists(*by_shifts(source, target, repeats(border, source.domain), 1, find))
 
 
 def _curved_pairs(source, target, low, high, ball) -> PairLists:

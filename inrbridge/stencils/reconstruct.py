@@ -89,10 +89,15 @@ def reconstruct_at(
 
     `neighbors` None takes the measured default; a "circular" border closes a box on itself.
     """
+    return reconstruct_from(samples_on(domain, points, border), domain, coords, order, neighbors)[0]
+
+
+def reconstruct_from(samples: Samples, domain: Domain, coords: np.ndarray, order: int,
+                     neighbors: int | None) -> tuple[SparseRows, np.ndarray]:  # fmt: skip
+    """The same from samples made before by `samples_on`; with the radius (q,) of what each row depends on."""
     if domain.is_flat:
         coords = coords - np.asarray(domain.bounds[0])
-    samples = samples_on(domain, points, border)
-    return moving_least_squares(samples, coords, order, neighbors or default_neighbors(order, domain.intrinsic_dim))[0]
+    return moving_least_squares(samples, coords, order, neighbors or default_neighbors(order, domain.intrinsic_dim))
 
 
 def moving_least_squares(samples: Samples, queries: np.ndarray, order: int, neighbors: int) -> tuple[SparseRows, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from inrbridge.discretization import Discretization, derived
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
 from inrbridge.ops.pairs import Pairs
+from inrbridge.ops.sparse import SparseRows
 from inrbridge.stencils.bases import Basis, Radial
-from inrbridge.stencils.borders import EdgeCells, check_border, shrink, whole_cells
+from inrbridge.stencils.borders import EdgeCells, check_border, repeats, shrink, whole_cells
 from inrbridge.stencils.cells import Cells, cell_stencil
 from inrbridge.stencils.distinct import distinct_rows
 from inrbridge.stencils.entries import basis_entries, nearest_seed
@@ -22,7 +24,8 @@ from inrbridge.stencils.geometry import PairLists, array, node_coords, pairs
 from inrbridge.stencils.nodes import Offsets, reach
 from inrbridge.stencils.paired import PairStencil
 from inrbridge.stencils.pixels import Pixels, pixels_at
-from inrbridge.stencils.reconstruct import reconstruct_at
+from inrbridge.stencils.reconstruct import reconstruct_from, samples_on
+from inrbridge.stencils.shifts import Rows, by_shifts
 from inrbridge.stencils.stencil import BinnedStencil, Stencil
 
 
@@ -142,19 +145,56 @@ def _reconstruct(rule: Reconstruct, source, target, border, stride) -> Stencil:
     before, after = reach(rule.nodes)
     _warn_if_narrow([b + a + h for b, a, h in zip(before, after, rule.spacing, strict=True)], source)
     target = _outputs(source, target, border, stride, before, after)
-    domain, points, n, k = source.domain, array(source.points), len(source), len(rule.nodes)
-    coords, share = node_coords(target, rule.nodes, domain, border, rule.cells or whole_cells(rule.spacing))
+    k = len(rule.nodes)
+    if rule.pixels is not None:
+        return Stencil(target, len(source), k, _evaluate(rule, source, array(target.points), border, _pixels(rule, source))[0])
+    samples = samples_on(source.domain, array(source.points), border)
+
+    def recover(coords: np.ndarray) -> tuple[SparseRows, np.ndarray]:
+        return reconstruct_from(samples, source.domain, coords, rule.order, rule.neighbors)
+
+    def find(outputs: np.ndarray) -> tuple[Rows, np.ndarray, np.ndarray]:
+        matrix, radius = _evaluate(rule, source, outputs, border, recover)
+        rows = Rows(*(t.numpy() for t in (matrix.edges, matrix.columns, matrix.weights)))
+        return rows, *_seen(rule, radius[:k], border)
+
+    rows = by_shifts(source, target, repeats(border, source.domain), k, find)
+    columns, weights, edges = (torch.from_numpy(a) for a in (rows.columns, rows.values, rows.edges))
+    return Stencil(target, len(source), k, SparseRows(columns, weights, edges, edges))
+
+
+def _pixels(rule: Reconstruct, source: Discretization):
+    points = array(source.points)
+    return lambda coords: (pixels_at(rule.pixels, points, coords, rule.neighbors), np.full(len(coords), np.inf))
+
+
+def _evaluate(rule: Reconstruct, source: Discretization, outputs: np.ndarray, border: str,
+              recover: Callable[[np.ndarray], tuple[SparseRows, np.ndarray]]) -> tuple[SparseRows, np.ndarray]:  # fmt: skip
+    """The rows (m * k, n) of outputs (m, d), and the radius (m * k,) around each node of what its row depends on.
+
+    `recover` gives both for coordinates inside the domain.
+    """
+    k = len(rule.nodes)
+    coords, share = node_coords(outputs, rule.nodes, source.domain, border, rule.cells or whole_cells(rule.spacing))
     query = np.flatnonzero(share)
-    if rule.pixels is None:
-        matrix = reconstruct_at(domain, points, coords[query], rule.order, rule.neighbors, border)
-    else:
-        matrix = pixels_at(rule.pixels, points, coords[query], rule.neighbors)
+    matrix, found = recover(coords[query])
+    radius = np.full(len(coords), np.inf)
+    radius[query] = found
     factor = share[query]
     if border == "renormalize":
         present = (share > 0).reshape(-1, k).sum(1)
         factor = factor * (k / np.maximum(present, 1))[query // k]
-    matrix = matrix.scaled(torch.from_numpy(factor)).spread(torch.from_numpy(query), len(coords))
-    return Stencil(target, n, k, matrix)
+    return matrix.scaled(torch.from_numpy(factor)).spread(torch.from_numpy(query), len(coords)), radius
+
+
+def _seen(rule: Reconstruct, radius: np.ndarray, border: str) -> tuple[np.ndarray, np.ndarray]:
+    """How far (d,) below and above an output its rows look, from the radius (k,) around each node."""
+    nodes = np.asarray(rule.nodes)
+    before, after = np.zeros(nodes.shape[1]), np.zeros(nodes.shape[1])
+    if border == "fading":  # which changes values within a cell of the edge
+        before, after, _ = np.asarray(rule.cells or whole_cells(rule.spacing)).T
+    low, high = nodes.min(0) - before, nodes.max(0) + after
+    return np.minimum(low, (nodes - radius[:, None]).min(0)), np.maximum(high, (nodes + radius[:, None]).max(0))
 
 
 def _warn_if_narrow(widths: list[float], source: Discretization) -> None:
