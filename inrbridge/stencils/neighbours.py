@@ -33,31 +33,33 @@ class PointSet:
         periods = np.asarray(domain.axis_periods, float)
         return cls(points, periods if periods.any() else None)
 
-    def inside(self, queries: np.ndarray, low: np.ndarray, high: np.ndarray,
-               ball: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    def inside(self, queries: np.ndarray, low: np.ndarray, high: np.ndarray, ball: bool = False,
+               ways: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:  # fmt: skip
         """All points in the box from x + low to x + high around each query x (m, d), or in the ellipsoid in it; no periods.
 
         Returns:
             offsets (m + 1,): the points of query i stand at offsets[i]:offsets[i + 1]; columns (p,), ascending; the ways (p, d)
-            there.
+            there, if asked for.
         """
         middle, half = (high + low) / 2, (high - low) / 2 * (1 + SLACK)
         if compiled.available(self.points) and len(queries):
-            return self._cells(2 * half / 3).inside(queries, middle - half, middle + half, ball)
+            return self._cells(2 * half / 3).inside(queries, middle - half, middle + half, ball, ways)
         offsets, columns = _pairs(self.points / half, (queries + middle) / half, queries is self.points and not middle.any())
+        if not ways and not ball:
+            return offsets, columns, None
         rows = np.repeat(np.arange(len(queries)), np.diff(offsets))
-        ways = self.points[columns] - queries[rows]
+        found = self.points[columns] - queries[rows]
         if ball:
-            kept = (((ways - middle) / half) ** 2).sum(1) <= 1
+            kept = (((found - middle) / half) ** 2).sum(1) <= 1
             offsets = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=len(queries)))])
-            columns, ways = columns[kept], ways[kept]
-        return offsets, columns, ways
+            columns, found = columns[kept], found[kept]
+        return offsets, columns, found if ways else None
 
     def within(self, queries: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
         """All points no further than `radius` from each query (m, d): offsets (m + 1,) and columns (p,), ascending."""
         if self.periods is None:
             across = np.full(self.points.shape[1], radius / (1 + SLACK))
-            return self.inside(queries, -across, across, ball=True)[:2]
+            return self.inside(queries, -across, across, ball=True, ways=False)[:2]
         found = cKDTree(self._folded(queries), boxsize=self.periods).sparse_distance_matrix(
             self._tree, radius, output_type="ndarray"
         )
