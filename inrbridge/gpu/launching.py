@@ -104,7 +104,7 @@ def kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, groups:
     partial = torch.empty(parts, k, c, cotangent.shape[2], dtype=torch.float32, device=values.device)
     for start, count, together in ((0, runs, blocks.nodes), (runs * blocks.nodes, 1, rest)):
         if count and together:
-            local.kernel_gradient[(parts, count, tiles)](
+            local.kernel_gradient[(count, parts, tiles)](
                 values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), b, c, o,
                 width, cotangent.shape[2], start, **_sizes(patches, blocks), NODES=together,
             )  # fmt: skip
@@ -117,14 +117,14 @@ def apply_depthwise(values: Tensor, kernel: Tensor, patches: Patches, count: int
 
     _, b, c = values.shape
     blocks = blocks or choose_depthwise_blocks(b, patches)
-    out = values.new_empty(count, b, c)
-    (values, kernel), scales = _operands(patches, values, kernel)
-    grid = (len(patches.points), math.ceil(c / blocks.channels), math.ceil(b / blocks.fields))
+    out = values.new_empty(count, c, b)
+    (values, kernel), scales = _operands(patches, values.transpose(1, 2), kernel)
+    grid = (len(patches.points) * math.ceil(c / blocks.channels), math.ceil(b / blocks.fields))
     depthwise.forward[grid](
         values, kernel, patches.weights, patches.halo, patches.points, out, patches.gain, *scales, patches.halo.shape[1], b, c,
         **_depthwise_sizes(patches, blocks),
     )  # fmt: skip
-    return out
+    return out.transpose(1, 2).contiguous()
 
 
 def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, blocks: Blocks | None = None) -> Tensor:
@@ -132,12 +132,12 @@ def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patche
     from inrbridge.gpu import depthwise
 
     dtype, (_, b, c) = values.dtype, values.shape
-    (values, cotangent), scales = _operands(patches, values, cotangent)
+    (values, cotangent), scales = _operands(patches, values.transpose(1, 2), cotangent.transpose(1, 2))
     blocks = blocks or choose_depthwise_blocks(b, patches)
     tiles = math.ceil(c / blocks.channels)
     parts = max(1, min(len(patches.points), 4 * _PARTS // tiles))
     partial = torch.empty(parts, patches.nodes, c, dtype=torch.float32, device=values.device)
-    depthwise.kernel_gradient[(parts, tiles)](
+    depthwise.kernel_gradient[(parts * tiles,)](
         values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), patches.halo.shape[1],
         b, c, **_depthwise_sizes(patches, blocks),
     )  # fmt: skip

@@ -188,16 +188,16 @@ def kernel_gradient(values, grad, phi, halo, points, partial, patches, fields, i
                     C: tl.constexpr, OUT: tl.constexpr, NODES: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Values (n, fields, value_stride), grad (m, fields, grad_stride) -> partial (parts, K, inputs, grad_stride), float32.
 
-    Part s sums patches s, s + parts, ...; the caller sums the parts. Grid: parts, runs of NODES nodes from first_node on,
-    groups * blocks of channels * blocks of output channels.
+    Part s sums patches s, s + parts, ...; the caller sums the parts. Grid: runs of NODES nodes from first_node on,
+    parts, groups * blocks of channels * blocks of output channels.
     """
-    part, third = tl.program_id(0), tl.program_id(2)
-    node = first_node + tl.program_id(1) * NODES
+    part, third = tl.program_id(1), tl.program_id(2)
+    node = first_node + tl.program_id(0) * NODES
     across, down = tl.cdiv(outputs, OUT), tl.cdiv(inputs, C)
     group, low, left = third // (across * down), third // across % down * C, third % across * OUT
     column = left + tl.arange(0, OUT)
     total = tl.zeros((NODES * C, OUT), tl.float32)
-    for index in range(part, patches, tl.num_programs(0)):
+    for index in range(part, patches, tl.num_programs(1)):
         patch = index + tl.zeros((), tl.int64)
         near_rows, far_rows = _rows(halo + patch * (H0 + H1), fields * value_stride, H0, H1)
         by_near, by_far = _weights(phi + patch * K * P * (H0 + H1), node, K, P, NODES, H0, H1)
