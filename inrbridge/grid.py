@@ -44,8 +44,9 @@ def _cubic(t: Tensor) -> Tensor:
     )
 
 
-# name -> (first neighbour relative to the sample at or below the point, weights of a fraction t in [0, 1) -> (..., taps))
-_INTERPOLATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {"linear": (0, _linear), "cubic": (-1, _cubic)}
+# name -> (samples along an axis, the first of them relative to the one at or below the point, their weights (..., samples) for
+# a fraction t in [0, 1))
+_INTERPOLATIONS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {"linear": (2, 0, _linear), "cubic": (4, -1, _cubic)}
 
 
 class GridField(nn.Module):
@@ -123,7 +124,7 @@ class GridField(nn.Module):
 
     def _interpolate(self, points: Tensor, samples: Tensor) -> Tensor:
         """Apply the stencils of points (n, d) or (b, n, d) to samples (b, *shape, c) -> (b, n, c), some points at a time."""
-        taps = len(_INTERPOLATIONS[self.interpolation][1](points.new_zeros(()))) ** self.domain.dim
+        taps = _INTERPOLATIONS[self.interpolation][0] ** self.domain.dim
         table, own = samples.flatten(1, -2), points.ndim == 3
         parts = []
         for some in slices(points.shape[-2], max(1, CHUNK // (taps * (len(table) if own else 1)))):
@@ -135,9 +136,8 @@ class GridField(nn.Module):
 
     def _stencil(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples around points (m, d) and their weights: index (m, taps^d), weights (m, taps^d)."""
-        first, weigh = _INTERPOLATIONS[self.interpolation]
+        taps, first, weigh = _INTERPOLATIONS[self.interpolation]
         if is_eager() and _compiled.available(points, self.shape) and not asks_gradient(points, ()):
-            taps = weigh(torch.zeros(())).numel()
             return _compiled.corners(points.detach(), self.shape, self.domain.low, self.domain.size, self.align_corners, taps)
         index = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
         weights = points.new_ones(len(points), 1)
@@ -147,8 +147,8 @@ class GridField(nn.Module):
             place = unit * (count - 1) if self.align_corners else unit * count - 0.5
             below = place.detach().floor().clamp(-1, count)
             along = weigh(place - below)  # (m, taps)
-            taps = torch.arange(first, first + along.shape[-1], device=points.device)
-            near = (below.long()[:, None] + taps).clamp(0, count - 1)  # border values go on outside
+            around = torch.arange(first, first + taps, device=points.device)
+            near = (below.long()[:, None] + around).clamp(0, count - 1)  # border values go on outside
             index = (index[:, :, None] * count + near[:, None, :]).flatten(1)
             weights = (weights[:, :, None] * along[:, None, :]).flatten(1)
         return index, weights

@@ -52,11 +52,11 @@ def table_rows(tables: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """
     if weights.dtype not in (torch.float32, torch.float64):
         return table_rows(tables, rows, weights.float()).to(weights.dtype)
-    if tables.dtype == weights.dtype:
-        return _Sums.apply(tables, rows, weights)
     asked = torch.is_grad_enabled() and (tables.requires_grad or weights.requires_grad)
     if not asked and is_eager() and _compiled.available(tables, weights.dtype):
         return _compiled.sums(tables, rows, weights)
+    if tables.dtype == weights.dtype:
+        return _Sums.apply(tables, rows, weights)
     if tables.shape[1] <= len(rows) * rows.shape[-2] * rows.shape[-1]:  # fewer rows than are read
         return _Sums.apply(tables.to(weights.dtype), rows, weights)
     return _arranged((_gathered(tables, rows).to(weights.dtype) * _of_fields(weights).unsqueeze(-1)).sum(-2))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from inrbridge.compiled.building import library
-from inrbridge.compiled.calling import call
 
 MOST_AXES = 4
+_ARGUMENTS = [ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2]
 _NAMES = {torch.float32: "corners_float", torch.float64: "corners_double"}
 
 
@@ -34,6 +34,9 @@ def corners(
     m, d = points.shape
     rows = torch.empty(m, taps**d, dtype=torch.int32)
     weights = points.new_empty(m, taps**d)
-    box = (np.array(shape, np.int64), np.array(low, np.float64), np.array(size, np.float64))
-    call("corners", _NAMES[points.dtype], points.contiguous(), m, d, *box, int(align), taps, rows, weights)
+    function = getattr(library("corners"), _NAMES[points.dtype])
+    function.argtypes, function.restype = _ARGUMENTS, None
+    box = ((ctypes.c_int64 * d)(*shape), (ctypes.c_double * d)(*low), (ctypes.c_double * d)(*size))
+    points = points.contiguous()
+    function(points.data_ptr(), m, d, *box, int(align), taps, rows.data_ptr(), weights.data_ptr())
     return rows, weights
