@@ -10,14 +10,6 @@ using namespace inrbridge;
 
 namespace {
 
-// Blocks of `size` output points of an order in which near ones follow one another; block q owns runs bounds[q] to
-// bounds[q + 1], run r the pairs starts[r] to starts[r + 1].
-struct PointBlocks {
-    Index count, size, points;
-    const std::int64_t *order, *bounds, *starts, *nodes;
-    const std::int64_t *target, *source;
-};
-
 // out (points, b, o) of values (n, b, c) and kernel (nodes, c, o); `turned`: kernel (nodes, o, c), to be transposed.
 template <class T>
 void gather(const PointBlocks& blocks, Index nodes, Index b, Index c, Index o, bool turned, const T* weight, const T* values,
@@ -31,8 +23,7 @@ void gather(const PointBlocks& blocks, Index nodes, Index b, Index c, Index o, b
             pack<T>(kernel + k * c * o, c, o, turned ? 1 : o, turned ? c : 1, packed.data() + k * size);
 #pragma omp for schedule(dynamic)
         for (Index q = 0; q < blocks.count; ++q) {
-            Index first = q * blocks.size, last = std::min(first + blocks.size, blocks.points);
-            for (Index i = first; i < last; ++i) std::memset(out + blocks.order[i] * b * o, 0, b * o * sizeof(T));
+            blocks.clear(q, b * o, out);
             for (Index run = blocks.bounds[q]; run < blocks.bounds[q + 1]; ++run) {
                 Index start = blocks.starts[run], stop = blocks.starts[run + 1];
                 Rows<T> rows{values, blocks.source + start, out, blocks.target + start, weight + start, b, c, o};

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrbridge.compiled.building import library
+from inrbridge.compiled.calling import call
 
 _RESULTS = 128 << 10  # bytes of a block's results, that stay in the second cache
 DTYPES = (torch.float32, torch.float64)
@@ -79,9 +79,8 @@ def correlate(blocks: Blocks, nodes: int, values: Tensor, cotangent: Tensor) -> 
 def _call(name: str, blocks: Blocks, sizes: tuple[int, ...], first: Tensor, second: Tensor, out: Tensor) -> Tensor:
     if first.numel() * second.numel() == 0:
         return out.zero_()
-    counts = (len(blocks.bounds) - 1, blocks.size, len(blocks.order), *sizes)
     lists = (blocks.order, blocks.bounds, blocks.starts, blocks.nodes, blocks.target, blocks.source, blocks.weight)
-    tensors = (*lists, first.contiguous(), second.contiguous(), out)
-    function = getattr(library("bins"), f"{name}_{str(out.dtype).removeprefix('torch.')}")
-    function(*map(ctypes.c_int64, counts), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    counts = (len(blocks.bounds) - 1, blocks.size, len(blocks.order), *sizes)
+    dtype = str(out.dtype).removeprefix("torch.")
+    call("bins", f"{name}_{dtype}", *counts, *lists, first.contiguous(), second.contiguous(), out)
     return out

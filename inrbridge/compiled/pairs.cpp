@@ -41,30 +41,6 @@ struct Weighted {
     }
 };
 
-// Listed rows times a matrix as it lies.
-template <class T>
-struct Matched {
-    const T* const* listed;
-    const T* right;
-    Index depth, ldb;
-
-    template <int rows, int vectors>
-    void add_to(Numbers<T> (&sum)[rows][vectors], Index row, Index column) const {
-        const T* left[rows];
-        for (int i = 0; i < rows; ++i) left[i] = listed[row + i];
-        const T* to = right + column;
-        for (Index p = 0; p < depth; ++p, to += ldb) {
-            Numbers<T> values[vectors];
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; ++v) values[v] = load(to + v * Vector<T>::lanes);
-#pragma GCC unroll 16
-            for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; ++v) sum[i][v] += left[i][p] * values[v];
-        }
-    }
-};
-
 // Points [first, first + points) of the order, fields [field, field + fields).
 struct Part {
     Index first, points, field, fields;

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from inrbridge.compiled.bins import DTYPES
 from inrbridge.compiled.building import library
-
-DTYPES = (torch.float32, torch.float64)
+from inrbridge.compiled.calling import call
 
 
 def available(like: Tensor) -> bool:
@@ -68,6 +66,5 @@ def backward(lists: Lists, values: Tensor | None, features: Tensor, kernel: Tens
 
 def _call(name: str, sizes: tuple[int, ...], lists: Lists, *tensors: Tensor | None) -> None:
     given = [lists.order, lists.bounds, lists.column, lists.node, lists.weight, *tensors]
-    given = [t if t is None else t.contiguous() for t in given]  # results are
-    function = getattr(library("pairs"), f"{name}_{str(lists.weight.dtype).removeprefix('torch.')}")
-    function(*map(ctypes.c_int64, sizes), *(ctypes.c_void_p(None if t is None else t.data_ptr()) for t in given))
+    dtype = str(lists.weight.dtype).removeprefix("torch.")
+    call("pairs", f"{name}_{dtype}", *sizes, *(t if t is None else t.contiguous() for t in given))  # results are

@@ -22,6 +22,21 @@ class Buffer {
     std::unique_ptr<T, decltype(&std::free)> data_;
 };
 
+// Blocks of `size` output points of an order in which near ones follow one another; block q owns runs bounds[q] to
+// bounds[q + 1], run r the pairs starts[r] to starts[r + 1].
+struct PointBlocks {
+    Index count, size, points;
+    const std::int64_t *order, *bounds, *starts, *nodes;
+    const std::int64_t *target, *source;
+
+    // Sets the results of the points of a block to zero, `numbers` each.
+    template <class T>
+    void clear(Index block, Index numbers, T* out) const {
+        Index last = std::min((block + 1) * size, points);
+        for (Index i = block * size; i < last; ++i) std::memset(out + order[i] * numbers, 0, numbers * sizeof(T));
+    }
+};
+
 // Pairs of b rows each: from + from_index[p] * b * depth, to + to_index[p] * b * columns, and a weight.
 template <class T>
 struct Rows {
@@ -170,6 +185,30 @@ struct Listed {
         for (Index s = 0; s < count; ++s) {
             const T* from = left[s] + row;
             for (Index p = 0; p < depth; ++p, from += lda, strip += vectors * Vector<T>::lanes) add_outer(sum, from, 1, strip);
+        }
+    }
+};
+
+// Listed rows times a matrix as it lies.
+template <class T>
+struct Matched {
+    const T* const* listed;
+    const T* right;
+    Index depth, ldb;
+
+    template <int rows, int vectors>
+    void add_to(Numbers<T> (&sum)[rows][vectors], Index row, Index column) const {
+        const T* left[rows];
+        for (int i = 0; i < rows; ++i) left[i] = listed[row + i];
+        const T* to = right + column;
+        for (Index p = 0; p < depth; ++p, to += ldb) {
+            Numbers<T> values[vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v) values[v] = load(to + v * Vector<T>::lanes);
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; ++v) sum[i][v] += left[i][p] * values[v];
         }
     }
 };

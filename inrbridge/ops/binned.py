@@ -22,7 +22,7 @@ def binned_operator(pairs: Pairs) -> Dispatched:
     """Return the operator of P, given as pairs, on the CPU."""
 
     def compiled(like: Tensor) -> CompiledBins | None:
-        return CompiledBins(pairs.to(like)) if bins.available(like) else None
+        return CompiledBins(BlockedPairs(pairs.to(like))) if bins.available(like) else None
 
     def plain(like: Tensor) -> PlainBins:
         return PlainBins(pairs.to(like))
@@ -32,34 +32,41 @@ def binned_operator(pairs: Pairs) -> Dispatched:
 
 
 @dataclass(frozen=True, eq=False)
-class CompiledBins:
-    """Blocks of output points by the kernels of `inrbridge.compiled.bins`."""
+class BlockedPairs:
+    """Pairs in blocks, cut for results of several sizes and kept."""
 
     pairs: Pairs
     _blocks: dict = field(default_factory=dict, repr=False)
 
+    def cut(self, numbers: int, turned: bool = False) -> bins.Blocks:
+        """Return the blocks for so many numbers of a result for each point; `turned`: of inputs and outputs exchanged."""
+        pairs = self.pairs.turned if turned else self.pairs
+        size = bins.block_size(pairs.shape[0], numbers, pairs.weight.itemsize)
+        if (turned, size) not in self._blocks:
+            lists = (pairs.target, pairs.source, pairs.node, pairs.weight)
+            self._blocks[turned, size] = bins.Blocks.cut(size, pairs.order, pairs.shape[1], *lists)
+        return self._blocks[turned, size]
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledBins:
+    """Blocks of output points by the kernels of `inrbridge.compiled.bins`."""
+
+    blocks: BlockedPairs
+
     def output(self, values, kernel):
-        return bins.gather(self._cut(self.pairs, values.shape[1] * kernel.shape[2]), values, kernel)
+        return bins.gather(self.blocks.cut(values.shape[1] * kernel.shape[2]), values, kernel)
 
     def values_gradient(self, kernel, cotangent):
-        blocks = self._cut(self.pairs.turned, cotangent.shape[1] * kernel.shape[1])
+        blocks = self.blocks.cut(cotangent.shape[1] * kernel.shape[1], turned=True)
         return bins.gather(blocks, cotangent, kernel, turned=True)
 
     def kernel_gradient(self, values, cotangent):
-        blocks = self._cut(self.pairs, values.shape[1] * cotangent.shape[2])
-        return bins.correlate(blocks, self.pairs.shape[1], values, cotangent)
+        blocks = self.blocks.cut(values.shape[1] * cotangent.shape[2])
+        return bins.correlate(blocks, self.blocks.pairs.shape[1], values, cotangent)
 
     def gradients(self, values, kernel, cotangent):
         return self.values_gradient(kernel, cotangent), self.kernel_gradient(values, cotangent)
-
-    def _cut(self, pairs: Pairs, numbers: int) -> bins.Blocks:
-        size = bins.block_size(pairs.shape[0], numbers, pairs.weight.itemsize)
-        key = (pairs is self.pairs, size)
-        if key not in self._blocks:
-            self._blocks[key] = bins.Blocks.cut(
-                size, pairs.order, pairs.shape[1], pairs.target, pairs.source, pairs.node, pairs.weight
-            )
-        return self._blocks[key]
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ class PairStencil:
     def _kernels_are_few(self, b: int, h: int, c: int, o: int) -> bool:
         """Whether it is less work to make them than to sum the neighbours of each point for each feature."""
         (m, u, _), pairs = self.pairs.shape, len(self.pairs.node)
-        return u * c * o <= _TABLE and c * o * (u * h + pairs * b) < 1.25 * b * h * c * (pairs + m * o)
+        return 2 * u <= pairs and u * c * o <= _TABLE and c * o * (u * h + pairs * b) < 1.25 * b * h * c * (pairs + m * o)
 
     @cached_property
     def by_offset(self) -> Dispatched:
