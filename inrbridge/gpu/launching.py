@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from inrbridge.gpu.patches import Patches
-from inrbridge.gpu.precision import precision
+from inrbridge.gpu.precision import multiprocessors, precision
 
 SIZE = 16  # points of a patch
 _SHARED = 220 << 10  # bytes of shared memory of a multiprocessor, less what the compiler adds
-_PROGRAMS = 1024  # that keep a GPU busy
-_PARTS = 264  # sums of a kernel's gradient that are made at a time: two for each multiprocessor of the largest GPUs
 DEPTHWISE_NODES = 128  # nodes of a depth-wise kernel that one block holds
 
 
@@ -80,7 +78,7 @@ def apply(values: Tensor, kernel: Tensor, patches: Patches, count: int, groups: 
     out = values.new_empty(count, b, kernel.shape[2])
     (values, kernel), scales = _operands(patches, values, kernel)
     tiles = groups * math.ceil(o / blocks.outputs)
-    parts = max(1, min(math.ceil(b / blocks.fields), _PROGRAMS // (len(patches.points) * tiles)))
+    parts = max(1, min(math.ceil(b / blocks.fields), multiprocessors(values) // (len(patches.points) * tiles)))
     launch = local.forward_held if blocks.hold and c <= blocks.channels else local.forward
     launch[(len(patches.points), parts, tiles)](
         values, kernel, patches.weights, patches.halo, patches.points, out, patches.gain, *scales, b, c, o,
@@ -100,7 +98,7 @@ def kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patches, groups:
     blocks = blocks or choose_blocks(c, o, b, patches)
     tiles = groups * math.ceil(c / blocks.channels) * math.ceil(o / blocks.outputs)
     runs, rest = k // blocks.nodes, blocks.rest(k)
-    parts = max(1, min(len(patches.points), _PARTS // (max(1, runs) * tiles)))
+    parts = max(1, min(len(patches.points), 2 * multiprocessors(values) // (max(1, runs) * tiles)))
     partial = torch.empty(parts, k, c, cotangent.shape[2], dtype=torch.float32, device=values.device)
     for start, count, together in ((0, runs, blocks.nodes), (runs * blocks.nodes, 1, rest)):
         if count and together:
@@ -135,7 +133,7 @@ def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patche
     (values, cotangent), scales = _operands(patches, values.transpose(1, 2), cotangent.transpose(1, 2))
     blocks = blocks or choose_depthwise_blocks(b, patches)
     tiles = math.ceil(c / blocks.channels)
-    parts = max(1, min(len(patches.points), 4 * _PARTS // tiles))
+    parts = max(1, min(len(patches.points), 8 * multiprocessors(values) // tiles))
     partial = torch.empty(parts, patches.nodes, c, dtype=torch.float32, device=values.device)
     depthwise.kernel_gradient[(parts * tiles,)](
         values, cotangent, patches.weights, patches.halo, patches.points, partial, len(patches.points), patches.halo.shape[1],

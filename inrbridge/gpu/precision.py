@@ -36,3 +36,8 @@ def _capable(device: torch.device) -> bool:
 def precision(dtype: torch.dtype) -> str:
     """Arithmetic of a product: float32 by tf32 where torch allows it for its own, else by three of them that make up float32."""
     return "tf32" if dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def multiprocessors(like: torch.Tensor) -> int:
+    """The programs that run at a time, one on each multiprocessor."""
+    return torch.cuda.get_device_properties(like.device).multi_processor_count if like.device.type == "cuda" else 1
