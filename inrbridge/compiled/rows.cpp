@@ -77,6 +77,7 @@ inline void over_columns(Index width, const Run& run) {
     for (; c + 2 * lanes <= width; c += 2 * lanes) run(c, std::integral_constant<int, lanes>{}, std::integral_constant<int, 2>{});
     for (; c + lanes <= width; c += lanes) run(c, std::integral_constant<int, lanes>{}, std::integral_constant<int, 1>{});
     for (; c + 4 <= width; c += 4) run(c, std::integral_constant<int, 4>{}, std::integral_constant<int, 1>{});
+    for (; c + 3 <= width; c += 3) run(c, std::integral_constant<int, 1>{}, std::integral_constant<int, 3>{});
     for (; c + 2 <= width; c += 2) run(c, std::integral_constant<int, 1>{}, std::integral_constant<int, 2>{});
     if (c < width) run(c, std::integral_constant<int, 1>{}, std::integral_constant<int, 1>{});
 }
