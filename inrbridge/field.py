@@ -8,7 +8,7 @@ runs along array axis `a`: on an image, coordinate 0 goes down the rows and coor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -53,6 +53,15 @@ class StackEvaluable(Protocol):
 
     def evaluate_stack(self, states: Mapping[str, Tensor], coords: Tensor) -> Tensor:
         """Evaluate b fields: states (b, ...), coords (n, d) shared or (b, n, d) -> values (b, n, c)."""
+        ...
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A stack-evaluable field that is nothing but a row of layers, for which fitting has a shorter way."""
+
+    def as_layers(self, states: Mapping[str, Tensor], coords: Tensor) -> tuple[Tensor, Sequence[object]] | None:
+        """Return what `batched.perceptron` takes to evaluate b fields, its layers holding the states themselves; or None."""
         ...
 
 

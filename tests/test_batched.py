@@ -168,3 +168,18 @@ def test_gradients_are_asked_of_coordinates_or_states_while_they_are_kept():
 def test_runs_cover_everything_once():
     assert [list(range(7))[run] for run in batched.slices(7, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [list(range(0))[run] for run in batched.slices(0, 3)] == [[]]
+
+
+@pytest.mark.parametrize("widths", [[2, 33, 32, 1], [3, 130, 2]])
+def test_gradients_of_a_fit_are_those_of_its_squares(widths):
+    if building._compiler() is None:
+        pytest.skip("there is no C++ compiler here: autograd does the work")
+    kinds = [*["sine"] * (len(widths) - 2), "identity"]
+    layers = drawn(3, widths, kinds, torch.float64)
+    x = rand(500, widths[0], dtype=torch.float64)
+    targets = rand(3, 500, widths[-1], seed=4, dtype=torch.float64)
+    found = batched.fitting_gradients(x, layers, targets, 0.25)
+    inputs = [value.requires_grad_() for value in leaves(x, layers)][1:]
+    expected = torch.autograd.grad(0.25 * (one_by_one(x, layers) - targets).square().sum(), inputs)
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(found, expected, strict=True))
+    assert batched.fitting_gradients(x, [layers[0]._replace(kind=torch.tanh)], targets, 1.0) is None

@@ -14,7 +14,8 @@ import inrbridge
 from inrbridge import Box, FieldDataset, Format, FunctionField, fit, fitting, plugins, sampling
 from inrbridge.errors import ConfigError, NotFinite, PluginError, ShapeMismatch, StoreError, UnknownFormat
 from inrbridge.fitting import deal
-from inrbridge.fitting.optimizing import PointPlan, fields_at_once, optimize, sample_targets
+from inrbridge.fitting.descending import optimize
+from inrbridge.fitting.optimizing import PointPlan, fields_at_once, sample_targets
 from inrbridge.fitting.planning import plan_jobs, seeded
 from inrbridge.fitting.threads import run_side_by_side
 from inrbridge.signals import Signal, read_signal, read_signals

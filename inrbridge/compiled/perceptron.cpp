@@ -175,24 +175,32 @@ void forward(const Layers<T>& net, Index fields, Index points, const T* x, Index
     }
 }
 
+// What the values of a network lead to: the gradient asked for, or the targets t of sum scale / 2 (y - t)^2.
+template <class T>
+struct Aim {
+    const T* gradient;  // (fields, points, channels), or null
+    const T* targets;
+    T scale;
+};
+
 // Gradients of one run of points: those of the weights (out, in) and biases (out) are added to what is there. The values of the
-// layers and their slopes come from what was kept, layer by layer; where nothing was, they are made again, all layers of a block.
+// layers and their slopes come from what was kept, layer by layer; where nothing was, they are made here, all layers of a block.
 template <class T>
 struct Backward {
     const Layers<T>& net;
+    const Aim<T>& aim;
     bool learns, moves, again;  // whether weights, and points, have gradients; whether nothing was kept
     Index points, block, ld, size;
     Forward<T> ahead;
     Buffer<T> weights, entered, values, slopes, given, taken, turned, sums;
 
-    Backward(const Layers<T>& net, Index points, bool learns, bool moves)
-        : net(net), learns(learns), moves(moves), again(!keeps(net)), points(points),
+    Backward(const Layers<T>& net, const Aim<T>& aim, Index points, bool learns, bool moves)
+        : net(net), aim(aim), learns(learns), moves(moves), again(aim.targets || !keeps(net)), points(points),
           block(block_size(net.widest(), points, again ? BLOCK_AGAIN / net.count : BLOCK_BACK)), ld(stride<T>(net.widest())),
           size(block * ld), ahead(net), weights(packed_weights(net, true)), entered(size), values(size * (again ? net.count : 1)),
           slopes(size * (again ? net.count : 1)), given(size), taken(size), turned(Block<T>::columns * ld), sums(ld) {}
 
-    void run(Index field, Index first, Index stop, const T* x, const T* asked, T* const* to_weights, T* const* to_biases,
-             T* to_x) {
+    void run(Index field, Index first, Index stop, const T* x, T* const* to_weights, T* const* to_biases, T* to_x) {
         pack_weights(net, field, true, static_cast<T*>(weights));
         if (again) ahead.enter(field);
         for (; first < stop; first += block) {
@@ -201,7 +209,7 @@ struct Backward {
             Index layer = net.count - 1, channels = net.out(layer), place = field * points + first;
             copy_rows(x + first * net.in(0), net.in(0), static_cast<T*>(entered), ld, rows, net.in(0));
             if (again) evaluate(field, rows);
-            copy_rows(asked + place * channels, channels, grad, ld, rows, channels);
+            begin(grad, place * channels, rows, channels);
             recall(layer, place, rows);
             scale(grad, layer, rows);
             const T* packed = weights + packed_weights(net, true);
@@ -236,12 +244,20 @@ struct Backward {
         const T *in = entered, *packed = ahead.weights;
         for (Index i = 0; i < net.count; ++i) {
             bool waves = net.kinds[i] == SINE || net.kinds[i] == WAVES;
-            if (i == net.count - 1 && net.kinds[i] == IDENTITY) break;  // its values are not asked for
+            if (i == net.count - 1 && net.kinds[i] == IDENTITY && !aim.targets) break;  // its values are not asked for
             ahead.apply(i, field, packed, in, ld, rows, at(values, i), ld, static_cast<T*>(nullptr),
                         waves ? at(slopes, i) : nullptr);
             packed += packed_size<T>(net.in(i), net.out(i));
             in = at(values, i);
         }
+    }
+
+    void begin(T* grad, Index place, Index rows, Index channels) {
+        if (!aim.targets) return copy_rows(aim.gradient + place, channels, grad, ld, rows, channels);
+        const T* found = at(values, net.count - 1);
+        for (Index row = 0; row < rows; ++row)
+            for (Index i = 0; i < channels; ++i)
+                grad[row * ld + i] = aim.scale * (found[row * ld + i] - aim.targets[place + row * channels + i]);
     }
 
     // The values of a layer, and of sines their slopes, omega cos(omega z), of what was kept.
@@ -292,7 +308,7 @@ struct Backward {
 
 // Gradients of all fields; `to_weights`, whose tensors begin as zeros, is null where they are not wanted, `to_x` likewise.
 template <class T>
-void backward(const Layers<T>& net, Index fields, Index points, const T* x, Index x_step, const T* asked, T* const* to_weights,
+void backward(const Layers<T>& net, Index fields, Index points, const T* x, Index x_step, Aim<T> aim, T* const* to_weights,
               T* const* to_biases, T* to_x) {
     Index runs = run_count(fields, points), numbers = 0;
     std::vector<Index> weight_at(net.count), bias_at(net.count);
@@ -303,7 +319,7 @@ void backward(const Layers<T>& net, Index fields, Index points, const T* x, Inde
     std::vector<T> parts(runs > 1 && to_weights ? fields * runs * numbers : 0);  // sums of each run, added in order below
 #pragma omp parallel
     {
-        Backward<T> work(net, points, to_weights != nullptr, to_x != nullptr);
+        Backward<T> work(net, aim, points, to_weights != nullptr, to_x != nullptr);
         std::vector<T*> weights(net.count), biases(net.count);
 #pragma omp for schedule(static)
         for (Index unit = 0; unit < fields * runs; ++unit) {
@@ -313,8 +329,8 @@ void backward(const Layers<T>& net, Index fields, Index points, const T* x, Inde
                 weights[i] = part ? part + weight_at[i] : to_weights[i] + field * net.out(i) * net.in(i);
                 biases[i] = !to_biases[i] ? nullptr : part ? part + bias_at[i] : to_biases[i] + field * net.out(i);
             }
-            work.run(field, points * run / runs, points * (run + 1) / runs, x + field * x_step, asked, weights.data(),
-                     biases.data(), to_x);
+            work.run(field, points * run / runs, points * (run + 1) / runs, x + field * x_step, weights.data(), biases.data(),
+                     to_x);
         }
 #pragma omp for schedule(static)
         for (Index field = 0; field < (parts.empty() ? 0 : fields); ++field)
@@ -341,12 +357,12 @@ using inrbridge::Layers;
         inrbridge::forward<T>(Layers<T>{count, widths, kinds, omegas, weights, biases, kept}, fields, points, x, x_step,      \
                               values);                                                                                         \
     }                                                                                                                          \
-    void perceptron_backward_##name(Index count, const Index* widths, const Index* kinds, const double* omegas,               \
-                                    const T* const* weights, const T* const* biases, T* const* kept, Index fields,            \
-                                    Index points, const T* x, Index x_step, const T* asked, T* const* to_weights,             \
-                                    T* const* to_biases, T* to_x) {                                                           \
-        inrbridge::backward<T>(Layers<T>{count, widths, kinds, omegas, weights, biases, kept}, fields, points, x, x_step,     \
-                               asked, to_weights, to_biases, to_x);                                                            \
+    void perceptron_backward_##name(Index count, const Index* widths, const Index* kinds, const double* omegas,                \
+                                    const T* const* weights, const T* const* biases, T* const* kept, Index fields,             \
+                                    Index points, const T* x, Index x_step, const T* gradient, const T* targets, double scale, \
+                                    T* const* to_weights, T* const* to_biases, T* to_x) {                                      \
+        inrbridge::backward<T>(Layers<T>{count, widths, kinds, omegas, weights, biases, kept}, fields, points, x, x_step,      \
+                               {gradient, targets, T(scale)}, to_weights, to_biases, to_x);                                    \
     }
 
 extern "C" {

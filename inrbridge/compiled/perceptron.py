@@ -62,7 +62,7 @@ def forward(x: Tensor, layers: Sequence[Layer], keep: bool) -> tuple[Tensor, lis
                 kept[i] = x.new_empty(b, n, layer.weight.shape[1])
     values = x.new_empty(b, n, layers[-1].weight.shape[1])
     x, net = x.contiguous(), _Net(layers, kept)
-    if values.numel():
+    if b * n:
         net.call("forward", x, b, n, values.data_ptr())
     return values, kept
 
@@ -71,15 +71,32 @@ def backward(
     x: Tensor, layers: Sequence[Layer], kept: Sequence[Tensor | None], grad: Tensor, learns: bool, moves: bool
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
     """Return the gradients of x (b, n, in), if it `moves`, and of all weights and biases, if the networks `learn`."""
+    to_x = x.new_empty(len(grad), *x.shape[-2:]) if moves else None
+    grad = grad.contiguous()
+    return to_x, *_gradients(x, layers, kept, (grad.data_ptr(), None, 0.0), learns, to_x)
+
+
+def fitting_gradients(
+    x: Tensor, layers: Sequence[Layer], targets: Tensor, scale: float
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Return the gradients of scale sum (y - targets)^2 of all weights and biases, in one pass over the points.
+
+    Args:
+        x: (b, n, in), or (n, in) shared by all; targets: (b, n, out).
+    """
+    targets = targets.contiguous()
+    return _gradients(x, layers, [None] * len(layers), (None, targets.data_ptr(), 2 * scale), True, None)
+
+
+def _gradients(x: Tensor, layers: Sequence[Layer], kept: Sequence[Tensor | None], aim: tuple, learns: bool, to_x: Tensor | None):
     b, n = len(layers[0].weight), x.shape[-2]
-    x, grad, net = x.contiguous(), grad.contiguous(), _Net(layers, kept)
-    to_x = x.new_empty(b, n, x.shape[-1]) if moves else None
+    x, net = x.contiguous(), _Net(layers, kept)
     to_weights = [torch.zeros_like(layer.weight, memory_format=torch.contiguous_format) for layer in layers] if learns else []
     to_biases = [None if layer.bias is None else x.new_zeros(layer.bias.shape) for layer in layers] if learns else []
-    if grad.numel():
+    if b * n:
         pointers = [_pointers(tensors) if learns else None for tensors in (to_weights, to_biases)]
-        net.call("backward", x, b, n, grad.data_ptr(), *pointers, None if to_x is None else to_x.data_ptr())
-    return to_x, to_weights, to_biases
+        net.call("backward", x, b, n, *aim, *pointers, None if to_x is None else to_x.data_ptr())
+    return to_weights, to_biases
 
 
 class _Net:
@@ -103,7 +120,8 @@ class _Net:
     def call(self, function: str, x: Tensor, b: int, n: int, *rest: object) -> None:
         step = 0 if x.ndim == 2 else n * x.shape[-1]
         integers = (ctypes.c_int64(b), ctypes.c_int64(n), ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(step))
-        given = (ctypes.c_void_p(value) if isinstance(value, int) else value for value in rest)
+        converted = {int: ctypes.c_void_p, float: ctypes.c_double}
+        given = (converted.get(type(value), lambda same: same)(value) for value in rest)
         getattr(library("perceptron"), f"perceptron_{function}_{_NAMES[x.dtype]}")(*self.arguments, *integers, *given)
 
 

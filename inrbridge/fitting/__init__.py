@@ -14,9 +14,10 @@ from inrbridge.data.writer import StoreWriter
 from inrbridge.domains import Domain
 from inrbridge.errors import ConfigError, PluginError, StoreError
 from inrbridge.field import Field, Stackable, channel_names
+from inrbridge.fitting.descending import optimize
 from inrbridge.fitting.distilling import Deviation, deviation, distill
 from inrbridge.fitting.measures import Measure
-from inrbridge.fitting.optimizing import fields_at_once, optimize, psnr, sample_targets
+from inrbridge.fitting.optimizing import fields_at_once, psnr, sample_targets
 from inrbridge.fitting.planning import Fingerprints, Job, deal, plan_jobs, samples_signals, seeded
 from inrbridge.fitting.threads import run_side_by_side
 from inrbridge.io import build_field
@@ -156,7 +157,7 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
         bar.advance(_work(jobs))
         return sampled, qualities
     first = jobs[0]
-    pool = first.plan.pool(first.signal.field.domain, seeded(first.seed, "points"))
+    pool = first.plan.pool(first.signal.field.domain, seeded(first.seed, "points")).to(device)
     order = first.plan.order(first.steps, seeded(first.seed, "order"))
     template, states = _fresh(jobs[:1])
     template.to(device)
@@ -165,11 +166,11 @@ def _fit_batch(jobs: Sequence[Job], device: torch.device, bar: Progress) -> tupl
     def fit_slice(part: Sequence[Job], tick: Callable[[int], object]) -> tuple[dict[str, Tensor], list[float]]:
         signals = [job.signal for job in part]
         with asking:
-            targets = sample_targets(signals, pool).to(device)
+            targets = sample_targets(signals, pool)
         own, states = _fresh(part)  # of this thread: modules that know no stacks lend their parameters while they are evaluated
         own.to(device)
         states = {name: value.to(device) for name, value in states.items()}
-        states = optimize(own, states, pool.to(device), targets, order, first.lr, lambda steps: tick(steps * len(part)))
+        states = optimize(own, states, pool, targets, order, first.lr, lambda steps: tick(steps * len(part)))
 
         def evaluate(rows: list[int], points: Tensor) -> Tensor:
             chosen = {name: value[rows] for name, value in states.items()}

@@ -1,7 +1,6 @@
-"""Floor 8: the optimisation itself: b fields of one architecture fitted side by side, states stacked on axis 0.
+"""Floor 8: what fields are fitted to, how many side by side, and how well they fit.
 
-The loss is the sum over the fields of their mean squared errors, those of radiance as `measures.py` counts them, so that each
-gradient, and Adam's step, is the one that the field would see alone. A step looks at n points, one of many shifted copies of
+A step (see `descending.py`) looks at n points, one of many shifted copies of
 a lattice: a set that is the same in every step leaves a network free to oscillate between its points (8x8 digits and a SIREN
 of omega 30: 16 dB with one set of 256 points, 47 dB with 16 sets of 256).
 """
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inrbridge import sampling
 from inrbridge.discretization import Discretization
@@ -21,7 +20,7 @@ from inrbridge.domains import Domain
 from inrbridge.errors import NotFinite
 from inrbridge.fitting.measures import Measure
 from inrbridge.signals import Signal
-from inrbridge.stacking import evaluate_states, stack
+from inrbridge.stacking import Loose, stack
 
 MOST_POINTS = 4096  # a step; more do not speed up the descent of Adam
 CALLABLE_POINTS = 1024  # a step, for a signal without samples
@@ -29,10 +28,10 @@ LEAST_BLOCKS = 16
 CACHE_NUMBERS = 2**19  # values of one layer that stay in a CPU's cache; 2^21 were measured 1.8 times slower
 CALL_NUMBERS = 2**17  # below that the calls cost more than the work
 SLICES = 16  # of a batch, each for one core
-DEVICE_NUMBERS = 2**27  # the same bound on a GPU, where memory is what limits
+DEVICE_NUMBERS = 2**28  # the same bound on a GPU, where memory is what limits,
+DEVICE_COPIES = 32  # of which a step takes so many values for each
 LATTICE_DIMENSIONS = 6
 BEST_PSNR = 200.0  # dB; an exact copy would be infinite, which JSON cannot hold
-TICK = 20  # steps between two signs of life
 
 
 @dataclass(frozen=True)
@@ -76,50 +75,13 @@ def _spread(domain: Domain, n: int, generator: torch.Generator | None) -> Discre
 
 
 def sample_targets(signals: Sequence[Signal], pool: Tensor) -> Tensor:
-    """Evaluate the signals at the pool (blocks, n, d): values (blocks, b, n, c)."""
+    """Evaluate the signals at the pool (blocks, n, d): values (blocks, b, n, c) on its device."""
     blocks, n, d = pool.shape
+    fields = stack([signal.field for signal in signals])
+    place = torch.device("cpu") if any(isinstance(group, Loose) for group in fields.groups) else pool.device  # a user's callable
     with torch.no_grad():
-        values = stack([signal.field for signal in signals])(pool.reshape(-1, d))  # (b, blocks n, c)
+        values = fields.to(place)(pool.to(place).reshape(-1, d)).to(pool.device)  # (b, blocks n, c)
     return values.reshape(len(signals), blocks, n, -1).transpose(0, 1).contiguous()
-
-
-def optimize(
-    template: nn.Module,
-    states: Mapping[str, Tensor],
-    pool: Tensor,
-    targets: Tensor,
-    order: Sequence[int],
-    lr: float,
-    tick: Callable[[int], object] = lambda steps: None,
-) -> dict[str, Tensor]:
-    """Fit b fields by Adam with a cosine schedule; return their states.
-
-    Args:
-        template: a field of the architecture; only its parameters that require gradients are trained, buffers are not.
-        states: its state dict with a leading axis of b rows.
-        pool: (blocks, n, d) points; targets: (blocks, b, n, c) values there.
-        order: the block of each step.
-        tick: called now and then with the count of steps since the last call.
-    """
-    trained = {name for name, value in template.named_parameters() if value.requires_grad and value.is_floating_point()}
-    states = {name: value.clone().requires_grad_(name in trained) for name, value in states.items()}
-    parameters = [value for value in states.values() if value.requires_grad]
-    if not parameters or not order:
-        return {name: value.detach() for name, value in states.items()}
-    optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
-    size, measure = targets[0, 0].numel(), Measure.of(template)
-    with torch.enable_grad():
-        for step, block in enumerate(order):
-            optimizer.param_groups[0]["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / len(order)))
-            values = evaluate_states(template, states, pool[block])
-            loss = measure.losses(values, targets[block]).sum() / size
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if (step + 1) % TICK == 0:
-                tick(TICK)
-    tick(len(order) % TICK)
-    return {name: value.detach() for name, value in states.items()}
 
 
 def fields_at_once(states: Mapping[str, Tensor], plan: PointPlan, count: int, device: torch.device) -> int:
@@ -131,7 +93,8 @@ def fields_at_once(states: Mapping[str, Tensor], plan: PointPlan, count: int, de
     lengths = [size for value in states.values() for size in value.shape[1:] if size <= MOST_POINTS]
     numbers = plan.n * max([8, *lengths])
     if device.type != "cpu":
-        return max(1, min(count, DEVICE_NUMBERS // numbers))
+        free = torch.cuda.mem_get_info(device)[0] // (4 * DEVICE_COPIES) if device.type == "cuda" else DEVICE_NUMBERS
+        return max(1, min(count, min(DEVICE_NUMBERS, free) // numbers))
     fair, least = math.ceil(count / SLICES), math.ceil(CALL_NUMBERS / numbers)
     return max(1, min(CACHE_NUMBERS // numbers, max(fair, least)))
 

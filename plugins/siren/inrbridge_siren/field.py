@@ -123,19 +123,21 @@ class SirenField(nn.Module):
         parts = [self._stacked({name: value[part] for name, value in states.items()}, x[part]) for part in some]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(coords.dtype)
 
+    def as_layers(self, states: Mapping[str, Tensor], coords: Tensor) -> tuple[Tensor, list[batched.Layer]] | None:
+        """Return what `batched.perceptron` takes to evaluate b networks; None where an encoding comes first."""
+        return None if self.encoding is not None else (self._mapped(coords), self._rows(states))
+
     def _stacked(self, states: Mapping[str, Tensor], x: Tensor) -> Tensor:
         if self.encoding is not None:
             start = "encoding."
             x = self.encoding(x, {name[len(start) :]: value for name, value in states.items() if name.startswith(start)})
+        return batched.perceptron(x, self._rows(states))
+
+    def _rows(self, states: Mapping[str, Tensor]) -> list[batched.Layer]:
         last, omegas = len(self.layers) - 1, [self.omega_0, *[self.hidden_omega] * (len(self.layers) - 1)]
         kinds = [*[self.activation] * last, {"clamp": _clamp}.get(self.final, self.final)]
-        return batched.perceptron(
-            x,
-            [
-                batched.Layer(states[f"layers.{i}.weight"], states[f"layers.{i}.bias"], kinds[i], omegas[i])
-                for i in range(last + 1)
-            ],
-        )
+        names = [(f"layers.{i}.weight", f"layers.{i}.bias") for i in range(last + 1)]
+        return [batched.Layer(states[w], states[b], kinds[i], omegas[i]) for i, (w, b) in enumerate(names)]
 
     def _activate(self, x: Tensor, index: int) -> Tensor:
         if self.activation != "sine":
