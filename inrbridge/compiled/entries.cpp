@@ -22,30 +22,34 @@ void multiply_pieces(Index m, Index d, Index k, const Index* offsets, const Inde
                      Index most, const double* tables, Index stride, const Index* picks, Index* columns, double* values) {
 #pragma omp parallel
     {
-        std::vector<double> functions(d * most);
+        std::vector<double> room;
 #pragma omp for schedule(static)
         for (Index i = 0; i < m; ++i) {
             Index first = offsets[i], held = offsets[i + 1] - first;
-            for (Index node = 0; node < k; ++node)
-                std::copy(index + first, index + first + held, columns + k * first + node * held);
-            for (Index t = 0; t < held; ++t) {
-                const double* way = ways + (first + t) * d;
-                for (Index a = 0; a < d; ++a) {
-                    double at = (way[a] - start[a]) / width[a];
+            room.resize(std::max<Index>(room.size(), (d * most + 1) * held));
+            double* weight = room.data();  // of each pair, then the functions of each axis at each pair
+            for (Index t = 0; t < held; ++t) weight[t] = weights[index[first + t]];
+            for (Index a = 0; a < d; ++a) {
+                double* functions = weight + (1 + a * most) * held;
+                for (Index t = 0; t < held; ++t) {
+                    double at = (ways[(first + t) * d + a] - start[a]) / width[a];
                     double piece = std::clamp(std::floor(at), 0.0, static_cast<double>(pieces[a] - 1));
                     const double* table = tables + a * stride + static_cast<Index>(piece) * (degree + 1) * most;
-                    double* out = functions.data() + a * most;
                     at -= piece;
-                    std::copy(table, table + most, out);
-                    for (Index power = 1; power <= degree; ++power)
-                        for (Index f = 0; f < most; ++f) out[f] = out[f] * at + table[power * most + f];
+                    for (Index f = 0; f < most; ++f) {
+                        double sum = table[f];
+                        for (Index power = 1; power <= degree; ++power) sum = sum * at + table[power * most + f];
+                        functions[f * held + t] = sum;
+                    }
                 }
-                double weight = weights[index[first + t]];
-                double* out = values + k * first + t;
-                for (Index node = 0; node < k; ++node) {
-                    double product = weight;
-                    for (Index a = 0; a < d; ++a) product *= functions[a * most + picks[node * d + a]];
-                    out[node * held] = product;
+            }
+            for (Index node = 0; node < k; ++node) {
+                double* out = values + k * first + node * held;
+                std::copy(index + first, index + first + held, columns + k * first + node * held);
+                std::copy(weight, weight + held, out);
+                for (Index a = 0; a < d; ++a) {
+                    const double* function = weight + (1 + a * most + picks[node * d + a]) * held;
+                    for (Index t = 0; t < held; ++t) out[t] *= function[t];
                 }
             }
         }
@@ -96,5 +100,23 @@ void shift_rows(Index m, const Index* starts, const Index* natural, Index t, con
         }
         std::copy(values, values + t * w, out + starts[i] * w);
     }
+}
+
+// A stencil by rows i * nodes + node, with inputs and outputs exchanged: entries of column j go to row j * nodes + node, column i,
+// in ascending order. `columns` of the stencil are below n; `edges_out` (n * nodes + 1).
+void exchange(Index m, Index nodes, Index n, const Index* edges, const Index* columns, const double* weights, Index* edges_out,
+              Index* columns_out, double* weights_out) {
+    std::vector<Index> next(n * nodes + 1, 0);
+    for (Index row = 0, node = 0; row < m * nodes; ++row, node = node + 1 == nodes ? 0 : node + 1)
+        for (Index e = edges[row]; e < edges[row + 1]; ++e) ++next[columns[e] * nodes + node + 1];
+    for (Index r = 0; r < n * nodes; ++r) next[r + 1] += next[r];
+    std::copy(next.begin(), next.end(), edges_out);
+    for (Index i = 0; i < m; ++i)
+        for (Index node = 0; node < nodes; ++node)
+            for (Index e = edges[i * nodes + node]; e < edges[i * nodes + node + 1]; ++e) {
+                Index place = next[columns[e] * nodes + node]++;
+                columns_out[place] = i;
+                weights_out[place] = weights[e];
+            }
 }
 }

@@ -77,3 +77,12 @@ def shift_rows(starts: np.ndarray, natural: np.ndarray, steps: np.ndarray, point
     width = values_out[:1].size if len(values_out) else 1
     call("entries", "shift_rows", len(starts), *given, len(steps), np.ascontiguousarray(steps), len(point), point, width,
          np.ascontiguousarray(values), columns_out, values_out)  # fmt: skip
+
+
+def exchange(nodes: int, n: int, edges: np.ndarray, columns: np.ndarray,
+             weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Return edges, columns and weights of a stencil (m * nodes, n), given by the same, with inputs and outputs exchanged: of the
+    entries (j * nodes + k, i) for each (i * nodes + k, j), columns ascending."""
+    out = (np.empty(n * nodes + 1, np.int64), np.empty_like(columns), np.empty_like(weights))
+    call("entries", "exchange", (len(edges) - 1) // nodes, nodes, n, edges, columns, weights, *out)
+    return out

@@ -53,6 +53,10 @@ class SparseRows(NamedTuple):
 
     def exchanged(self, nodes: int, columns: int) -> "SparseRows":
         """The stencil with its inputs and outputs exchanged: entries (i * nodes + k, j) become (j * nodes + k, i). On the CPU."""
+        if entries.available() and self.weights.dtype == torch.float64:
+            held = (t.contiguous().numpy() for t in (self.edges, self.columns, self.weights))
+            edges, points, weights = map(torch.from_numpy, entries.exchange(nodes, columns, *held))
+            return SparseRows(points, weights, edges, edges)
         rows = self.rows()
         point, node = rows // nodes, rows % nodes
         return SparseRows.from_entries(self.columns * nodes + node, point, self.weights, columns * nodes)

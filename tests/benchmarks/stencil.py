@@ -1,9 +1,9 @@
 """What stencils cost to build, against scipy's search for pairs among the same points (tree included), one line a case.
 
-`pairs`: the lists of all points within the radius at which a point has 25 neighbours, in rows, ascending; the anchor finds each pair
-once, in no order. Then whole rules: stencils from points to points, of nodes read by moving least squares (9 in the plane, 27 in
-space), of basis functions, and of bins; and what a stencil of `nodes` costs to turn round for the backward pass. `growth`: the time
-for each point of the largest set, divided by that of the smallest.
+`pairs`: lists of all points within the radius at which a point has 25 neighbours, row after row, ascending; the anchor finds
+each pair once, in no order. Then whole rules: stencils from points to points, of nodes read by moving least squares (9 in the
+plane, 27 in space), of basis functions, and of bins; and what it costs to exchange inputs and outputs of the first. `growth`: the
+time for each point of the largest set, divided by that of the smallest.
 
     python tests/benchmarks/stencil.py --json
     python tests/benchmarks/stencil.py --sizes 1024 16384 1048576 --samplers lattice --cases pairs
@@ -56,8 +56,8 @@ def built(rule, source):
 
 
 def main() -> None:
-    args = arguments(__doc__, sizes=([2**10, 2**12, 2**14, 2**16, 2**18, 2**20], "numbers of points"), dims=([2, 3], "dimensions"),
-                     samplers=(["sobol", "lattice", "grid", "uniform"], "of the points"),
+    args = arguments(__doc__, sizes=([2**10, 2**12, 2**14, 2**16, 2**18, 2**20], "numbers of points"),
+                     dims=([2, 3], "dimensions"), samplers=(["sobol", "lattice", "grid", "uniform"], "of the points"),
                      whole=(2**16, "largest number of points for whole rules"))  # fmt: skip
     for d in args.dims:
         for sampler in args.samplers:
@@ -81,7 +81,7 @@ def measured(args, sampler: str, d: int, source) -> dict[str, float]:
         own = rules(d, len(source))
         candidates |= {name: lambda rule=rule: built(rule, source) for name, rule in own.items()}
         nodes = build_stencil(own["nodes"], source)
-        candidates["turned"] = lambda: nodes.matrix.exchanged(nodes.nodes, nodes.n_in)
+        candidates["exchanged"] = lambda: nodes.matrix.exchanged(nodes.nodes, nodes.n_in)
     spent = {}
     for name, run in candidates.items():
         case = f"{name} {sampler} {d}-D n {len(source)}"

@@ -54,3 +54,12 @@ def test_entries_of_a_key_stay_in_order(generator, monkeypatch):
     monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
     expected = SparseRows.from_entries(keys, columns, columns.double(), 60)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_stencil_with_inputs_and_outputs_exchanged(generator, monkeypatch):
+    rows, columns = (torch.randint(0, high, (400,), generator=generator) for high in (3 * 40, 30))
+    matrix = SparseRows.from_entries(rows, columns, torch.rand(400, generator=generator, dtype=torch.float64), 3 * 40)
+    found = matrix.exchanged(3, 30)
+    monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
+    assert all(torch.equal(a, b) for a, b in zip(found, matrix.exchanged(3, 30), strict=True))
+    assert len(found.edges) == 91 and int(found.columns.max()) < 40
