@@ -9,6 +9,7 @@ from inrbridge.gpu.precision import interprets
 from inrbridge.ops.gpu_local import CutStencil, GpuLocal
 from inrbridge.ops.ordered import Ordered
 from inrbridge.ops.plain import LocalOperator
+from inrbridge.ops.reference import local_dense
 from inrbridge.ops.sparse import SparseRows
 from inrbridge.sampling import sobol
 from inrbridge.stencils import Reconstruct, build_stencil, kernel_nodes
@@ -56,6 +57,22 @@ def test_the_operator_and_its_gradients(stencil, generator, device, dtype, case)
         expected = getattr(twin, name)(*(given[part].double() for part in of))
         assert got.shape == expected.shape and got.dtype == dtype
         assert differs(got, expected) < TOLERANCE[dtype], name
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_products_of_tf32_where_torch_allows_them(stencil, generator, device, monkeypatch, groups):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    fast = GpuLocal(CutStencil(stencil.matrix, 60, 9), groups, None)
+    values = 1e-6 * torch.randn(2, 60, 8, generator=generator)  # far below what float16 holds by itself
+    kernel = 1e6 * torch.randn(9, 8 // groups, 8, generator=generator)
+    leaves = [t.double().requires_grad_() for t in (values, kernel)]
+    expected = local_dense(leaves[0], stencil.dense(), leaves[1], groups)
+    grad = torch.randn(expected.shape, generator=generator)
+    to_values, to_kernel = torch.autograd.grad(expected, leaves, grad.double())
+    v, w, g = (t.to(device) for t in (values.transpose(0, 1), kernel, grad.transpose(0, 1)))
+    assert differs(fast.output(v, w).transpose(0, 1), expected.detach()) < 1e-3
+    assert differs(fast.values_gradient(w, g).transpose(0, 1), to_values) < 1e-3
+    assert differs(fast.kernel_gradient(v, g), to_kernel) < 1e-3
 
 
 def test_the_same_numbers_every_time(stencil, generator, device):

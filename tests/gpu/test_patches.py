@@ -41,7 +41,14 @@ def test_patches_are_of_neighbouring_points(stencil):
     patches = cut(stencil.matrix, (1000, 9, 1000), 16)
     assert patches.halo.numel() < 7 * 1000  # one by one they read 32 each
     again = cut(stencil.matrix, (1000, 9, 1000), 16)
-    assert all(torch.equal(a, b) for a, b in zip(vars(patches).values(), vars(again).values(), strict=True))
+    assert all(torch.equal(getattr(patches, name), getattr(again, name)) for name in ("points", "halo", "weights"))
+
+
+def test_halves_hold_what_a_node_sees_below_the_largest_value(stencil):
+    patches = cut(stencil.matrix, (1000, 9, 1000), 16)
+    half = patches.halved()
+    assert half.weights.dtype == torch.float16 and 0.5 < float(half.weights.float().abs().sum(-1).max()) <= 1.001
+    torch.testing.assert_close(half.weights.float() * half.gain, patches.weights, atol=2e-3, rtol=1e-3)
 
 
 def test_parts_that_share_nothing_and_points_that_read_nothing():
