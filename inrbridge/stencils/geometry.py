@@ -59,7 +59,8 @@ def pairs(source: Discretization, target: Discretization, border: str, low: np.n
 
     `spacing` is that of the nodes, which says where a reflecting border stands.
     """
-    return _pairs(source, target, border, *(tuple(map(float, v)) for v in (low, high, spacing)), ball)
+    corners = (tuple(map(float, v)) for v in (low, high, spacing if border == "reflect" else ()))
+    return _pairs(source, target, border, *corners, ball)
 
 
 @derived

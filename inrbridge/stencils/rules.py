@@ -15,6 +15,7 @@ from inrbridge.discretization import Discretization, derived
 from inrbridge.errors import ShapeMismatch, SupportTooNarrow
 from inrbridge.ops.pairs import Pairs
 from inrbridge.ops.sparse import SparseRows
+from inrbridge.stencils import collecting
 from inrbridge.stencils.bases import Basis, Radial
 from inrbridge.stencils.borders import EdgeCells, check_border, repeats, shrink, whole_cells
 from inrbridge.stencils.cells import Cells, cell_stencil
@@ -118,7 +119,10 @@ def build_stencil(rule: Rule, source: Discretization, target: Discretization | N
 def _stencil_of(source, rule, target, border, stride) -> Stencil | BinnedStencil | PairStencil:
     check_border(border, source.domain)
     _check_kernel(rule, source)
-    return _BUILDERS[type(rule)](rule, source, target, border, stride)
+    stencil = _BUILDERS[type(rule)](rule, source, target, border, stride)
+    made = stencil.matrix[:2] if isinstance(stencil, Stencil) else (stencil.pairs.source, stencil.pairs.weight)
+    collecting.count(*made)
+    return stencil
 
 
 def _check_kernel(rule: Rule, source: Discretization) -> None:
