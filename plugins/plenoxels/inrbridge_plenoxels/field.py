@@ -30,7 +30,7 @@ COLOURS: dict[str, Callable[[Tensor], Tensor]] = {
 RANGES = ((0.0, 1.0), (0.0, 1.0), (0.0, 1.0), None)
 FOG = -5.0  # of fresh densities: softplus(-5) = 0.0067 of a cell's optical depth, which neither hides nor stops learning
 SPREAD = 1e-2  # of other fresh numbers
-_CACHE_NUMBERS = 2**20  # of a chunk, on a CPU
+_CACHE_NUMBERS = 2**22  # of a chunk, on a CPU
 _DEVICE_NUMBERS = 2**27
 
 
