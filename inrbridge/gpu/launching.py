@@ -11,7 +11,8 @@ from torch import Tensor
 from inrbridge.gpu.patches import Patches
 from inrbridge.gpu.precision import multiprocessors, precision
 
-SIZE = 16  # points of a patch
+SIZES = (16, 64)  # points of a patch: where the kernel stays in shared memory, and where its channels are too many for that
+_HELD = 64  # channels of a kernel that stays there
 _SHARED = 220 << 10  # bytes of shared memory of a multiprocessor, less what the compiler adds
 DEPTHWISE_NODES = 128  # nodes of a depth-wise kernel that one block holds
 
@@ -23,7 +24,7 @@ class Blocks:
     hold: kernel and weights stay in shared memory. across: the product is laid (outputs, rows).
     """
 
-    points: int = SIZE
+    points: int = SIZES[0]
     fields: int = 2
     channels: int = 64
     outputs: int = 64
@@ -51,21 +52,35 @@ class Blocks:
         return size * (kernel * self.stages + values + seen + turned)
 
 
+def patch_sizes(c: int) -> tuple[int, ...]:
+    """Points of a patch that suit c channels of a group, the better first."""
+    return SIZES if c <= _HELD else SIZES[::-1]
+
+
 def choose_blocks(c: int, o: int, b: int, patches: Patches) -> Blocks:
-    """The blocks that measured best among those that fit shared memory: the kernel held, else few fields at a time."""
+    """The blocks that measured best among those that fit shared memory.
+
+    Patches of few points hold the kernel, or else take few fields at a time. Those of many take one node of one field at a
+    time: its sums pass from product to product in registers.
+    """
     size, halo, points = patches.weights.dtype.itemsize, patches.halo.shape[1], patches.points.shape[1]
-    channels, outputs = _block(c, 128 // size), _block(o, 64)
-    fields = 1 << (max(1, min(128 // channels, b)).bit_length() - 1)
-    best = Blocks(points, fields, channels, outputs)
-    held = [replace(best, stages=stages) for stages in (3, 2)] if c <= channels else []
-    fewer = [replace(best, fields=fields >> step, stages=2, hold=False) for step in range(fields.bit_length())]
-    fits = [blocks for blocks in held + fewer if blocks.shared(patches.nodes, halo, size) <= _SHARED]
-    return fits[0] if fits else replace(fewer[-1], nodes=1, channels=16, stages=1)
+    channels = _block(c, 128 // size)
+    if points > SIZES[0]:
+        wide = Blocks(points, 1, channels, _block(o, 128), nodes=1, hold=False, across=False)
+        candidates = [replace(wide, stages=stages) for stages in (3, 2, 1)]
+    else:
+        fields = 1 << (max(1, min(128 // channels, b)).bit_length() - 1)
+        best = Blocks(points, fields, channels, _block(o, 64))
+        candidates = [replace(best, stages=stages) for stages in (3, 2)] if c <= channels else []
+        candidates += [replace(best, fields=fields >> step, stages=2, hold=False) for step in range(fields.bit_length())]
+    fits = [blocks for blocks in candidates if blocks.shared(patches.nodes, halo, size) <= _SHARED]
+    return fits[0] if fits else replace(candidates[-1], fields=1, nodes=1, channels=16, stages=1)
 
 
-def choose_depthwise_blocks(b: int, patches: Patches) -> Blocks:
-    """The same for the depth-wise operator."""
-    return Blocks(patches.points.shape[1], fields=_block(b, 64), channels=16, warps=8, stages=2)
+def choose_depthwise_blocks(b: int, patches: Patches, most: int) -> Blocks:
+    """The same for the depth-wise operator, at most so many fields at a time."""
+    fields = _block(b, most)
+    return Blocks(patches.points.shape[1], fields, channels=16, warps=8 if fields > 32 else 4, registers=128)
 
 
 def apply(values: Tensor, kernel: Tensor, patches: Patches, count: int, groups: int, blocks: Blocks | None = None) -> Tensor:
@@ -114,7 +129,7 @@ def apply_depthwise(values: Tensor, kernel: Tensor, patches: Patches, count: int
     from inrbridge.gpu import depthwise
 
     _, b, c = values.shape
-    blocks = blocks or choose_depthwise_blocks(b, patches)
+    blocks = blocks or choose_depthwise_blocks(b, patches, 64)
     out = values.new_empty(count, c, b)
     (values, kernel), scales = _operands(patches, values.transpose(1, 2), kernel)
     grid = (len(patches.points) * math.ceil(c / blocks.channels), math.ceil(b / blocks.fields))
@@ -131,7 +146,7 @@ def depthwise_kernel_gradient(values: Tensor, cotangent: Tensor, patches: Patche
 
     dtype, (_, b, c) = values.dtype, values.shape
     (values, cotangent), scales = _operands(patches, values.transpose(1, 2), cotangent.transpose(1, 2))
-    blocks = blocks or choose_depthwise_blocks(b, patches)
+    blocks = blocks or choose_depthwise_blocks(b, patches, 16)
     tiles = math.ceil(c / blocks.channels)
     parts = max(1, min(len(patches.points), 8 * multiprocessors(values) // tiles))
     partial = torch.empty(parts, patches.nodes, c, dtype=torch.float32, device=values.device)

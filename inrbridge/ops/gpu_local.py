@@ -9,12 +9,13 @@ from torch import Tensor
 
 from inrbridge.gpu.launching import (
     DEPTHWISE_NODES,
-    SIZE,
+    SIZES,
     Blocks,
     apply,
     apply_depthwise,
     depthwise_kernel_gradient,
     kernel_gradient,
+    patch_sizes,
 )
 from inrbridge.gpu.patches import Patches, cut_patches
 from inrbridge.gpu.precision import DTYPES, has_triton, precision
@@ -35,7 +36,7 @@ class CutStencil:
     def points(self) -> int:
         return (self.matrix.edges.numel() - 1) // self.nodes
 
-    def patches(self, like: Tensor, back: bool, size: int = SIZE) -> Patches | None:
+    def patches(self, like: Tensor, back: bool, size: int = SIZES[0]) -> Patches | None:
         """Patches of the output points, or (back) of the input points with inputs and outputs exchanged, beside a tensor.
 
         In float16 beside float32 where its products are those of tf32. None where the points have too little in common.
@@ -72,14 +73,16 @@ class GpuLocal:
     blocks: Blocks | None = None  # None: those that measured best for the sizes at hand
 
     def output(self, values: Tensor, kernel: Tensor) -> Tensor:
-        patches = self._patches(values, kernel.shape[1], back=False)
+        c = kernel.shape[1]
+        patches = self._patches(values, back=False, depthwise=c == 1, sizes=patch_sizes(c))
         if patches is None:
             return self.plain.output(values, kernel)
         return self._apply(values, kernel, patches, self.stencil.points)
 
     def values_gradient(self, kernel: Tensor, cotangent: Tensor) -> Tensor:
         k, c, _ = kernel.shape
-        patches = self._patches(cotangent, c, back=True)
+        sizes = patch_sizes(cotangent.shape[2] // self.groups)
+        patches = self._patches(cotangent, back=True, depthwise=c == 1, sizes=sizes)
         if patches is None:
             return self.plain.values_gradient(kernel, cotangent)
         if c == 1:
@@ -90,7 +93,7 @@ class GpuLocal:
 
     def kernel_gradient(self, values: Tensor, cotangent: Tensor) -> Tensor:
         c = values.shape[2] // self.groups
-        patches = self._patches(values, c, back=False)
+        patches = self._patches(values, back=False, depthwise=c == 1, sizes=SIZES[:1])
         if patches is None:
             return self.plain.kernel_gradient(values, cotangent)
         if c == 1:
@@ -111,11 +114,13 @@ class GpuLocal:
         """The channels (.., groups * m) that each take the same of the groups: m tables (.., groups)."""
         return list(table.unflatten(-1, (self.groups, -1)).unbind(-1))
 
-    def _patches(self, like: Tensor, channels: int, back: bool) -> Patches | None:
-        """The patches to work on, or None where `plain` is to do it."""
-        if like.numel() == 0 or (channels == 1 and self.stencil.nodes > DEPTHWISE_NODES):
+    def _patches(self, like: Tensor, back: bool, depthwise: bool, sizes: tuple[int, ...]) -> Patches | None:
+        """The patches to work on, of the first size that has some, or None where `plain` is to do it."""
+        if like.numel() == 0 or (depthwise and self.stencil.nodes > DEPTHWISE_NODES):
             return None
-        return self.stencil.patches(like, back, self.blocks.points if self.blocks else SIZE)
+        if self.blocks or depthwise:
+            sizes = (self.blocks.points if self.blocks else SIZES[0],)
+        return next((patches for size in sizes if (patches := self.stencil.patches(like, back, size)) is not None), None)
 
 
 def gpu_local(stencil: CutStencil, groups: int, like: Tensor, plain: BilinearOperator) -> GpuLocal | None:

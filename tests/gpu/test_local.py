@@ -24,6 +24,8 @@ CASES = {
     "blocks of channels": (2, 40, 24, 1, SMALL),
     "in a pipeline": (3, 16, 16, 1, Blocks(fields=4, channels=16, outputs=16, nodes=2, hold=False)),
     "patches of 8": (3, 16, 16, 1, Blocks(points=8, fields=2, channels=16, outputs=16, nodes=8)),
+    "patches of 64": (2, 16, 16, 1, Blocks(points=64, nodes=1, fields=1, channels=16, outputs=16, hold=False, across=False)),
+    "many channels": (1, 72, 8, 1, None),
     "groups": (3, 12, 8, 2, SMALL),
     "depth-wise": (3, 20, 20, 20, None),
     "depth-wise, twice": (2, 5, 10, 5, None),
@@ -59,9 +61,17 @@ def test_the_operator_and_its_gradients(stencil, generator, device, dtype, case)
         assert differs(got, expected) < TOLERANCE[dtype], name
 
 
+@pytest.fixture
+def allows_tf32():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("allows_tf32")
 @pytest.mark.parametrize("groups", [1, 8])
-def test_products_of_tf32_where_torch_allows_them(stencil, generator, device, monkeypatch, groups):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+def test_products_of_tf32_where_torch_allows_them(stencil, generator, device, groups):
     fast = GpuLocal(CutStencil(stencil.matrix, 60, 9), groups, None)
     values = 1e-6 * torch.randn(2, 60, 8, generator=generator)  # far below what float16 holds by itself
     kernel = 1e6 * torch.randn(9, 8 // groups, 8, generator=generator)
