@@ -80,13 +80,12 @@ def _output(stencil: Ordered, values: Tensor, kernel: Tensor, groups: int) -> Te
     out = values.new_empty(len(stencil.outputs), b, o)
     matrices = _by_group(kernel, groups)
     for points, parts in _chunks(stencil, values):
-        chunk = values.new_empty(len(points), b, o)
         for fields, sums in parts:
             if c == groups == o:  # depth-wise: one multiply and add a node
-                chunk[:, fields] = (sums * kernel[:, :1]).sum(1)
+                mixed = (sums * kernel[:, :1]).sum(1)
             else:
-                chunk[:, fields] = _mix(_rows(sums, groups), matrices).view(*sums.shape[::2], o)
-        out.index_copy_(0, points, chunk)
+                mixed = _mix(_rows(sums, groups), matrices).view(*sums.shape[::2], o)
+            out[:, fields].index_copy_(0, points, mixed)
     return out
 
 
@@ -94,9 +93,8 @@ def _correlation(stencil: Ordered, values: Tensor, others: Tensor, groups: int) 
     """Sum over points and fields of summed values (m, k, b, c) times others (m, b, o): (groups, k, c / groups, o / groups)."""
     total = _zeros(values, others, stencil.nodes, groups)
     for points, parts in _chunks(stencil, values):
-        beside = others.index_select(0, points)
         for fields, sums in parts:
-            add_product(total, _rows(sums, groups), _rows(beside[:, fields], groups))
+            add_product(total, _rows(sums, groups), _rows(others[:, fields].index_select(0, points), groups))
     return total.to(values.dtype).unflatten(1, (stencil.nodes, -1))
 
 
@@ -104,13 +102,10 @@ def _output_and_correlation(stencil: Ordered, values: Tensor, kernel: Tensor, ot
     """Both at once, from the same sums."""
     out, total, matrices = torch.empty_like(others), _zeros(values, others, stencil.nodes, groups), _by_group(kernel, groups)
     for points, parts in _chunks(stencil, values):
-        beside = others.index_select(0, points)
-        chunk = torch.empty_like(beside)
         for fields, sums in parts:
             rows = _rows(sums, groups)
-            chunk[:, fields] = _mix(rows, matrices).view(*sums.shape[::2], -1)
-            add_product(total, rows, _rows(beside[:, fields], groups))
-        out.index_copy_(0, points, chunk)
+            out[:, fields].index_copy_(0, points, _mix(rows, matrices).view(*sums.shape[::2], -1))
+            add_product(total, rows, _rows(others[:, fields].index_select(0, points), groups))
     return out, total.to(values.dtype).unflatten(1, (stencil.nodes, -1))
 
 
