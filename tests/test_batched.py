@@ -72,10 +72,10 @@ def path(request, monkeypatch):
         (3, 700, [2, 33, 32, 1], ["sine", "sine", "identity"]),
         (5, 37, [40, 17, 5, 50, 9], ["relu", "identity", "sine", "relu"]),
         (1, 1300, [3, 64, 4], ["sine", torch.tanh]),
-        (2, 300, [3, 130, 40, 2], ["sine", "relu", "identity"]),  # so wide that values are kept
+        (2, 300, [3, 250, 250, 2], ["sine", "relu", "identity"]),  # so wide that values are kept
         (2, 50, [2, 20, 20, 3], ["sine", torch.sigmoid, "sine"]),
         (3, 90, [2, 22, 9, 6], ["waves", "relu", "waves"]),
-        (2, 70, [2, 100, 100, 3], ["waves", "sine", "sine"]),
+        (2, 70, [2, 220, 220, 3], ["waves", "sine", "sine"]),
         (4, 0, [1, 1, 1], ["relu", "identity"]),
     ],
 )

@@ -50,12 +50,12 @@ def forward(x: Tensor, layers: Sequence[Layer], keep: bool) -> tuple[Tensor, lis
         keep: also return what `backward` needs.
 
     Returns:
-        (b, n, out), and for each layer what is kept of it: omega z of a sine, the values of another one; of networks up to
-        NARROW wide nothing, for `backward` is quicker to evaluate them again.
+        (b, n, out), and for each layer what is kept of it: omega z of a sine, the values of another one; nothing of networks
+        whose units read NARROW others or fewer on the average, for `backward` is quicker to evaluate them again.
     """
     b, n = len(layers[0].weight), x.shape[-2]
     kept: list[Tensor | None] = [None] * len(layers)
-    if keep and max(layer.weight.shape[1] for layer in layers) > NARROW:
+    if keep and sum(layer.weight[0].numel() for layer in layers) > NARROW * sum(layer.weight.shape[1] for layer in layers):
         last = len(layers) - 1
         for i, layer in enumerate(layers):
             if i < last or layer.kind != "identity":
