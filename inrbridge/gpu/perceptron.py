@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inrbridge.compiled.perceptron import KINDS, Layer
-from inrbridge.gpu.precision import DTYPES, has_triton, interprets, precision
+from inrbridge.gpu.precision import DTYPES, beside, has_triton, interprets, precision
 
 _FEW = 8  # inputs that are summed one by one
 _NARROW = 32  # outputs that one block of 16 or 32 takes
@@ -31,7 +31,7 @@ class _Blocks(NamedTuple):
     registers: int  # of a thread at most: two programs share a multiprocessor, one multiplies while the other takes sines
 
 
-_WIDE = {2: _Blocks(128, 128, 64, 8, 3, 128), 4: _Blocks(128, 128, 32, 8, 3, 128)}  # by bytes of a number, as measured best
+_WIDE = {2: _Blocks(128, 128, 64, 8, 3, 128), 4: _Blocks(128, 128, 64, 8, 3, 255)}  # by bytes of a number, as measured best
 
 
 def available(x: Tensor, layers: Sequence[Layer]) -> bool:
@@ -55,7 +55,8 @@ def forward(x: Tensor, layers: Sequence[Layer], keep: bool) -> tuple[Tensor, lis
     """
     kept: list[Tensor | None] = []
     for index, layer in enumerate(layers):
-        y, slope = _layer(x, layer, keep and layer.kind != "identity")
+        with beside(x):
+            y, slope = _layer(x, layer, keep and layer.kind != "identity")
         kept += [slope, y if index < len(layers) - 1 else None]
         x = y
     return x, kept if keep else [None] * len(kept)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
+import shutil
 
 import torch
 
@@ -20,7 +22,7 @@ def has_triton(device: torch.device) -> bool:
     """Say whether Triton's kernels run on a device: one of compute capability 8 or more, or any where they are interpreted."""
     if interprets():
         return _installed()
-    return device.type == "cuda" and _installed() and _capable(device)
+    return device.type == "cuda" and _installed() and _has_compiler() and _capable(device)
 
 
 @functools.cache
@@ -29,8 +31,19 @@ def _installed() -> bool:
 
 
 @functools.cache
+def _has_compiler() -> bool:
+    """Triton builds the launcher of a kernel by the system's C compiler."""
+    return any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+
+
+@functools.cache
 def _capable(device: torch.device) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def beside(like: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Launch on the device of a tensor, whatever the current one is."""
+    return torch.cuda.device(like.device) if like.device.type == "cuda" else contextlib.nullcontext()
 
 
 def precision(dtype: torch.dtype) -> str:

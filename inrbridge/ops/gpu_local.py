@@ -18,7 +18,7 @@ from inrbridge.gpu.launching import (
     patch_sizes,
 )
 from inrbridge.gpu.patches import Patches, cut_patches
-from inrbridge.gpu.precision import DTYPES, has_triton, precision
+from inrbridge.gpu.precision import DTYPES, beside, has_triton, precision
 from inrbridge.ops.bilinear import BilinearOperator
 from inrbridge.ops.sparse import SparseRows
 
@@ -77,7 +77,8 @@ class GpuLocal:
         patches = self._patches(values, back=False, depthwise=c == 1, sizes=patch_sizes(c))
         if patches is None:
             return self.plain.output(values, kernel)
-        return self._apply(values, kernel, patches, self.stencil.points)
+        with beside(values):
+            return self._apply(values, kernel, patches, self.stencil.points)
 
     def values_gradient(self, kernel: Tensor, cotangent: Tensor) -> Tensor:
         k, c, _ = kernel.shape
@@ -85,21 +86,23 @@ class GpuLocal:
         patches = self._patches(cotangent, back=True, depthwise=c == 1, sizes=sizes)
         if patches is None:
             return self.plain.values_gradient(kernel, cotangent)
-        if c == 1:
-            pairs = zip(self._multiples(kernel[:, 0]), self._multiples(cotangent), strict=True)
-            return sum(apply_depthwise(flow, matrix, patches, self.stencil.n, self.blocks) for matrix, flow in pairs)
-        flipped = kernel.unflatten(2, (self.groups, -1)).permute(0, 3, 2, 1).reshape(k, -1, self.groups * c)
-        return apply(cotangent, flipped, patches, self.stencil.n, self.groups, self.blocks)
+        with beside(cotangent):
+            if c == 1:
+                pairs = zip(self._multiples(kernel[:, 0]), self._multiples(cotangent), strict=True)
+                return sum(apply_depthwise(flow, matrix, patches, self.stencil.n, self.blocks) for matrix, flow in pairs)
+            flipped = kernel.unflatten(2, (self.groups, -1)).permute(0, 3, 2, 1).reshape(k, -1, self.groups * c)
+            return apply(cotangent, flipped, patches, self.stencil.n, self.groups, self.blocks)
 
     def kernel_gradient(self, values: Tensor, cotangent: Tensor) -> Tensor:
         c = values.shape[2] // self.groups
         patches = self._patches(values, back=False, depthwise=c == 1, sizes=SIZES[:1])
         if patches is None:
             return self.plain.kernel_gradient(values, cotangent)
-        if c == 1:
-            parts = [depthwise_kernel_gradient(values, flow, patches, self.blocks) for flow in self._multiples(cotangent)]
-            return torch.stack(parts, 2).flatten(1).unsqueeze(1)
-        return kernel_gradient(values, cotangent, patches, self.groups, self.blocks)
+        with beside(values):
+            if c == 1:
+                parts = [depthwise_kernel_gradient(values, flow, patches, self.blocks) for flow in self._multiples(cotangent)]
+                return torch.stack(parts, 2).flatten(1).unsqueeze(1)
+            return kernel_gradient(values, cotangent, patches, self.groups, self.blocks)
 
     def gradients(self, values: Tensor, kernel: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         return self.values_gradient(kernel, cotangent), self.kernel_gradient(values, cotangent)

@@ -1,13 +1,12 @@
-"""Try the blocks of the GPU's kernels: the local operator, depth-wise and not, and stacks of SIRENs.
+"""Try the blocks of the GPU's kernels of the local operator, depth-wise and not.
 
 python gpu_blocks.py [--cases WORD ...] [--workers 12]
 
 Every candidate is compiled and run once by a worker beside others, then timed alone as a recorded graph, and compared with
-float64. Anchors: cuDNN, channels last, and a batched product with sine. Rates count the products of the anchor alone.
+float64. The anchor is cuDNN, channels last. The first rate counts its products alone, the second those of the contraction too.
 """
 
 import argparse
-import itertools
 import math
 import multiprocessing
 import os
@@ -21,8 +20,7 @@ import torch
 
 from inrbridge.discretization import Discretization
 from inrbridge.domains import Box
-from inrbridge.gpu import perceptron
-from inrbridge.gpu.launching import Blocks
+from inrbridge.gpu.launching import Blocks, patch_sizes
 from inrbridge.gpu.patches import Patches
 from inrbridge.ops.dispatch import using
 from inrbridge.ops.gpu_local import CutStencil, GpuLocal
@@ -37,51 +35,33 @@ POINTS = Blocks(points=64, nodes=1, fields=1, hold=False, across=False)
 HALF = [
     None,
     replace(HELD, stages=2),
-    replace(HELD, stages=4),
     replace(HELD, warps=8),
-    replace(HELD, fields=4, warps=8, stages=2),
-    replace(HELD, fields=4, warps=8, stages=3),
     replace(HELD, fields=4, stages=2),
+    replace(HELD, fields=4, warps=8, stages=2),
     replace(HELD, points=8, nodes=8),
-    replace(HELD, points=8, nodes=8, fields=4, warps=8),
     replace(HELD, across=False),
-    replace(STREAMED, channels=32, fields=8, warps=8),
     replace(STREAMED, channels=32, fields=4),
     POINTS,
-    replace(POINTS, stages=4),
-    replace(POINTS, registers=168),
 ]
-SINGLE = [None, POINTS]
 LARGE = [
     None,
-    replace(STREAMED, channels=32, fields=8, warps=8, outputs=128),
     replace(STREAMED, channels=32, fields=4, outputs=128),
-    replace(STREAMED, channels=32, fields=4, warps=8, outputs=128, stages=3),
-    replace(POINTS, outputs=128),
-    replace(POINTS, outputs=128, stages=4),
     replace(POINTS, outputs=128, channels=128, stages=2),
     replace(POINTS, outputs=128, warps=8, fields=2),
 ]
 GRADIENT = [
     None,
     replace(HELD, stages=2),
-    replace(HELD, points=32, warps=8),
-    replace(HELD, points=32, warps=8, stages=2),
-    replace(HELD, points=32, nodes=2),
-    replace(HELD, points=32, fields=1, warps=4),
-    replace(HELD, points=64, nodes=1, fields=1),
-    replace(HELD, points=64, nodes=2, fields=1, warps=8),
-    replace(HELD, points=64, nodes=2, fields=1),
     replace(HELD, warps=8),
+    replace(HELD, points=32, warps=8),
+    replace(HELD, points=64, nodes=2, fields=1),
 ]
 COLLAPSED = [
     None,
-    Blocks(fields=64, channels=16, warps=8, registers=128),
-    Blocks(fields=64, channels=16, warps=16),
-    Blocks(fields=32, channels=16, warps=8, registers=128),
+    Blocks(fields=64, channels=16, warps=8),
+    Blocks(fields=64, channels=32, warps=16, registers=128),
     Blocks(fields=32, channels=16, warps=4, registers=168),
     Blocks(fields=16, channels=16, warps=4, registers=128),
-    Blocks(fields=16, channels=32, warps=8, registers=128),
 ]
 
 
@@ -120,7 +100,7 @@ def cases() -> list[Case]:
         Case("64", 48, big, 64, 64, bf16, "output", HALF),
         Case("64", 48, big, 64, 64, bf16, "values_gradient", HALF[:1]),
         Case("64", 48, big, 64, 64, bf16, "kernel_gradient", GRADIENT),
-        Case("64", 48, big, 64, 64, f32, "output", SINGLE),
+        Case("64", 48, big, 64, 64, f32, "output", [None]),
         Case("64", 48, big, 64, 64, f32, "values_gradient", [None]),
         Case("64", 48, big, 64, 64, f32, "kernel_gradient", [None]),
         Case("128", 48, big, 128, 128, bf16, "output", LARGE),
@@ -151,7 +131,11 @@ def matrix_of(case: Case) -> SparseRows:
 
 
 def cut_key(case: Case, blocks: Blocks | None) -> tuple:
-    return case.shape, case.size, (blocks or Blocks()).points, case.what == "values_gradient"
+    back = case.what == "values_gradient"
+    size = blocks.points if blocks else 16
+    if blocks is None and case.groups == 1 and case.what != "kernel_gradient":
+        size = patch_sizes(case.outputs if back else case.inputs)[0]
+    return case.shape, case.size, size, back
 
 
 def cut(key: tuple) -> dict:
@@ -293,61 +277,6 @@ def measure(index: int, case: Case, failures: dict) -> None:
             print(f"  failed {name}: {type(failure).__name__}: {str(failure)[:200]}", flush=True)
 
 
-def sirens() -> None:
-    """48 networks 2-256-256-256-256-3 at 1024 points."""
-    b, n, widths = 48, 1024, (2, *(256,) * 4, 3)
-    for dtype in (torch.bfloat16, torch.float32):
-        generator = torch.Generator(device="cuda").manual_seed(0)
-        layers = []
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            bound = 1 / inputs if index == 0 else math.sqrt(6 / inputs) / 30
-            w, v = (torch.rand(b, *size, generator=generator, device="cuda") * 2 - 1 for size in ((outputs, inputs), (outputs,)))
-            kind = "sine" if index < len(widths) - 2 else "identity"
-            layers.append(perceptron.Layer((w * bound).to(dtype), (v / math.sqrt(inputs)).to(dtype), kind, 30.0))
-        x = torch.rand(n, 2, generator=generator, device="cuda") * 2 - 1
-        expected = x.double().expand(b, n, 2)
-        for layer in layers:
-            expected = torch.baddbmm(layer.bias.double()[:, None], expected, layer.weight.double().mT)
-            expected = torch.sin(30 * expected) if layer.kind == "sine" else expected
-        flops = 2.0 * b * n * sum(i * o for i, o in itertools.pairwise(widths))
-
-        def plain(x=x, layers=layers, dtype=dtype):
-            y = x.to(dtype).expand(b, n, 2)
-            for layer in layers:
-                y = torch.baddbmm(layer.bias[:, None], y, layer.weight.mT)
-                y = y.mul_(layer.omega).sin_() if layer.kind == "sine" else y
-            return y
-
-        theirs = timed(plain)
-        error = float((plain().double() - expected).norm() / expected.norm())
-        print(f"\nSIRENs {dtype}: baddbmm and sine {theirs:.4f} ms, {flops / theirs / 1e9:.0f} TFLOP/s, error {error:.1e}, "
-              f"eager {timed_eagerly(plain):.4f}")  # fmt: skip
-        kept_blocks = perceptron._WIDE[dtype.itemsize]
-        tried = [kept_blocks._replace(points=p, outputs=o, inputs=i, warps=w, stages=s, registers=r) for p, o, i, w, s, r in (
-            (128, 128, 64, 8, 3, 128), (128, 128, 64, 8, 3, 255), (128, 128, 64, 8, 2, 128), (64, 128, 64, 4, 3, 128),
-            (64, 128, 64, 4, 3, 168), (128, 64, 64, 4, 3, 168), (128, 64, 64, 4, 3, 128), (128, 64, 64, 8, 3, 80),
-            (128, 256, 64, 16, 3, 128), (64, 256, 64, 8, 3, 128), (128, 128, 128, 8, 2, 128),
-        )]  # fmt: skip
-        for blocks in tried:
-            try:
-                perceptron._WIDE[dtype.itemsize] = blocks
-                y, _ = perceptron.forward(x, layers, False)
-                error = float((y.double() - expected).norm() / expected.norm())
-                ours = timed(lambda x=x, layers=layers: perceptron.forward(x, layers, False))
-                grad = torch.randn_like(y)
-
-                def both(x=x, layers=layers, grad=grad):
-                    _, kept = perceptron.forward(x, layers, True)
-                    return perceptron.backward(x, layers, kept, grad, True, False)
-
-                print(f"  {ours:.4f} ms = {ours / theirs:.2f} x, {flops / ours / 1e9:.0f} TFLOP/s, error {error:.1e}, eager "
-                      f"{timed_eagerly(lambda x=x, layers=layers: perceptron.forward(x, layers, False)):.4f}, with gradients "
-                      f"{timed(both):.4f}: {blocks}", flush=True)  # fmt: skip
-            except Exception as failure:
-                print(f"  failed {blocks}: {type(failure).__name__}: {str(failure)[:160]}", flush=True)
-        perceptron._WIDE[dtype.itemsize] = kept_blocks
-
-
 def full_precision() -> None:
     """Products in float32 proper: the kernels' three products in tf32, and plain torch."""
     case = Case("64", 48, (128, 128), 64, 64, torch.float32, "output", [None])
@@ -395,7 +324,7 @@ def main() -> None:
     print(f"compiled {time.time() - started:.0f} s", flush=True)
     allow_tf32()
     with torch.no_grad():
-        for step in (ceilings, sirens, *(lambda i=i: measure(i, cases()[i], failures) for i in chosen), full_precision):
+        for step in (ceilings, *(lambda i=i: measure(i, cases()[i], failures) for i in chosen), full_precision):
             try:
                 step()
             except Exception:
