@@ -81,7 +81,7 @@ struct Worker {
     static constexpr Index lanes = Vector<T>::lanes;
     const Pass<S>& x;
     const Turned<T>& turned;
-    std::vector<T> kernel, halo, folded, result, other, total_strip;
+    Buffer<T> kernel, halo, folded, result, other, total_strip;
     Index halo_rows = 0, width = 0;
 
     Worker(const Pass<S>& x, const Turned<T>& turned, Index fields) : x(x), turned(turned) {

@@ -13,7 +13,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
+#include <vector>
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -101,6 +103,25 @@ inline void put(T* to, T value) {
     *to = value;
 }
 inline void put(bfloat16* to, float value) { *to = narrow(value); }
+
+// A vector of numbers at the start of a cache line: loads that cross a line cost twice.
+template <class T>
+struct Aligned {
+    typedef T value_type;
+    static constexpr std::align_val_t line{64};
+    Aligned() = default;
+    template <class U>
+    Aligned(const Aligned<U>&) {}
+    T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), line)); }
+    void deallocate(T* from, std::size_t) { ::operator delete(from, line); }
+    template <class U>
+    bool operator==(const Aligned<U>&) const { return true; }
+    template <class U>
+    bool operator!=(const Aligned<U>&) const { return false; }
+};
+
+template <class T>
+using Buffer = std::vector<T, Aligned<T>>;
 
 // The block of results that the vector registers hold: 16 of them on AVX2, 32 on AVX-512 and on arm64.
 template <class T>

@@ -17,9 +17,9 @@ constexpr Index NODE_BYTES = 192 << 10;  // of a patch's sums: they share the se
 
 // All matrices of the kernel, packed, those of one group after another.
 template <class S, class T = typename Sum<S>::type>
-std::vector<T> pack_kernel(const Pass<S>& x) {
+Buffer<T> pack_kernel(const Pass<S>& x) {
     Index size = packed_size<T>(x.depth(), x.width());
-    std::vector<T> packed(size * x.patches.nodes * x.groups);
+    Buffer<T> packed(size * x.patches.nodes * x.groups);
 #pragma omp parallel for
     for (Index node = 0; node < x.patches.nodes; ++node)
         for (Index group = 0; group < x.groups; ++group)
@@ -33,12 +33,12 @@ template <class S>
 struct Worker {
     typedef typename Sum<S>::type T;
     const Pass<S>& x;
-    const std::vector<T>& packed;
+    const Buffer<T>& packed;
     Index run_nodes;
-    std::vector<T> halo, sums, result, other;
+    Buffer<T> halo, sums, result, other;
     std::vector<const T*> left, right;
 
-    Worker(const Pass<S>& x, const std::vector<T>& packed, Index fields) : x(x), packed(packed) {
+    Worker(const Pass<S>& x, const Buffer<T>& packed, Index fields) : x(x), packed(packed) {
         Index rows = x.patches.size * fields, nodes = x.patches.nodes;
         Index fit = std::clamp<Index>(NODE_BYTES / (rows * x.channels * Index(sizeof(T))), 1, nodes);
         run_nodes = parts(nodes, parts(nodes, fit));
@@ -101,7 +101,7 @@ struct Worker {
 template <class S>
 void run(const Pass<S>& x) {
     Index blocks = parts(x.fields, std::clamp<Index>(SPAN / x.channels, 1, x.fields));
-    auto packed = x.out ? pack_kernel(x) : std::vector<typename Sum<S>::type>();
+    auto packed = x.out ? pack_kernel(x) : Buffer<typename Sum<S>::type>();
     run_tasks(x, blocks, [&] { return Worker<S>(x, packed, parts(x.fields, blocks)); });
 }
 

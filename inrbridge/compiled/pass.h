@@ -57,7 +57,7 @@ void run_tasks(const Pass<S>& x, Index blocks, const Make& make) {
     Index tasks = blocks * parts(x.patches.points, x.patches.size), size = x.patches.nodes * x.channels * x.width();
     Index most = x.total ? std::clamp<Index>(PART_BYTES / (size * Index(sizeof(T))), 8, PARTS) : tasks;
     Index chunks = std::min(tasks, most);
-    std::vector<T> totals(x.total ? chunks * size : 0);
+    Buffer<T> totals(x.total ? chunks * size : 0);
 #pragma omp parallel
     {
         auto worker = make();
