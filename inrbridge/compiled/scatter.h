@@ -2,25 +2,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
 #include "gemm.h"
 
 namespace inrbridge {
-
-// Numbers on the boundary of a cache line.
-template <class T>
-class Buffer {
-  public:
-    explicit Buffer(Index count)
-        : data_(static_cast<T*>(std::aligned_alloc(64, round_up(std::max<Index>(count, 1) * Index(sizeof(T)), 64))), &std::free) {}
-    T* data() { return data_.get(); }
-
-  private:
-    std::unique_ptr<T, decltype(&std::free)> data_;
-};
 
 // Blocks of `size` output points of an order in which near ones follow one another; block q owns runs bounds[q] to
 // bounds[q + 1], run r the pairs starts[r] to starts[r + 1].
