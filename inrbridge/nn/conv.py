@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inrbridge.discretization import Grid
+from inrbridge.discretization import Discretization, Grid, derived
 from inrbridge.domains import Ball, Box
 from inrbridge.errors import ConfigError
 from inrbridge.nn.channels import check_channels
@@ -254,21 +254,36 @@ class MLPConv(LocalLayer):
 
     def kernel(self, offsets: Tensor) -> Tensor:
         """Evaluate the kernel at offsets (..., d) in domain units -> (..., in, out)."""
-        scaled = offsets / offsets.new_tensor(self.half_width)
-        return self.kernel_net(scaled).unflatten(-1, (self.in_channels, self.out_channels))
+        return self._kernel_at(offsets / offsets.new_tensor(self.half_width))
 
     def mixture(self, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Write the kernel at offsets (u, d) as features (u, h) times matrices (h, in, out): its last layer is linear."""
-        features = self.kernel_net[:-1](offsets / offsets.new_tensor(self.half_width))
-        last = self.kernel_net[-1]
-        matrices = torch.cat([last.weight.t(), last.bias[None]]).unflatten(1, (self.in_channels, self.out_channels))
-        return torch.cat([features, torch.ones_like(features[:, :1])], 1), matrices
+        return self._mixture_at(offsets / offsets.new_tensor(self.half_width))
 
     def forward(self, sampled: Sampled) -> Sampled:
         self._check(sampled)
         stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
-        if self.bins is None:
-            learned = self.mixture(stencil.offsets.to(sampled.values))
-        else:
-            learned = (self.kernel(sampled.values.new_tensor(self.rule.seeds)),)
-        return self._finish(stencil.target, stencil.apply(sampled.values, *learned))
+        values = sampled.values
+        scaled = _kernel_places(sampled.discretization, self.rule, self.border, self.stride, values.dtype, values.device)
+        learned = self._mixture_at(scaled) if self.bins is None else (self._kernel_at(scaled),)
+        return self._finish(stencil.target, stencil.apply(values, *learned))
+
+    def _kernel_at(self, scaled: Tensor) -> Tensor:
+        return self.kernel_net(scaled).unflatten(-1, (self.in_channels, self.out_channels))
+
+    def _mixture_at(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.kernel_net[:-1](scaled)
+        last = self.kernel_net[-1]
+        matrices = torch.cat([last.weight.t(), last.bias[None]]).unflatten(1, (self.in_channels, self.out_channels))
+        return torch.cat([features, torch.ones_like(features[:, :1])], 1), matrices
+
+
+@derived
+def _kernel_places(source: Discretization, rule: Bins | Pairwise, border: str, stride: int, dtype: torch.dtype,
+                   device: torch.device) -> Tensor:  # fmt: skip
+    """Where a kernel network is evaluated, in half widths of the support; kept where it is used, so that no call moves it."""
+    if isinstance(rule, Bins):
+        offsets = torch.tensor(rule.seeds, dtype=torch.float64)
+    else:
+        offsets = build_stencil(rule, source, border=border, stride=stride).offsets
+    return (offsets / offsets.new_tensor(rule.half_width)).to(device, dtype)

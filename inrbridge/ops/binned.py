@@ -14,6 +14,7 @@ from inrbridge.compiled import bins
 from inrbridge.ops.dispatch import Dispatched
 from inrbridge.ops.pairs import Pairs
 from inrbridge.ops.products import matmul, wide
+from inrbridge.ops.stacked_bins import stacked_bins
 
 _CHUNK = 3 << 17  # elements of gathered and of multiplied rows at a time: 1.5 MiB in float32
 
@@ -28,7 +29,7 @@ def binned_operator(pairs: Pairs) -> Dispatched:
         return PlainBins(pairs.to(like))
 
     m, nodes, n = pairs.shape
-    return Dispatched({"compiled": compiled, "plain": plain}, n, m, nodes)
+    return Dispatched({"gpu": stacked_bins(pairs), "compiled": compiled, "plain": plain}, n, m, nodes)
 
 
 @dataclass(frozen=True, eq=False)
