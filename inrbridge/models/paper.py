@@ -25,10 +25,10 @@ class _Convolutions:
     Args:
         model: name of the net, for errors.
         half_width: half the side of the kernel supports, as shares of half the domain's side; convolutions choose by number.
-        bins: Voronoi cells of a support. hidden: widths of the kernel networks.
+        bins: Voronoi cells of a support, or None: a kernel for every pair of points. hidden: widths of the kernel networks.
     """
 
-    def __init__(self, model: str, domain: Domain, half_width: Sequence[float], bins: int, hidden: Sequence[int],
+    def __init__(self, model: str, domain: Domain, half_width: Sequence[float], bins: int | None, hidden: Sequence[int],
                  generator: torch.Generator | None):  # fmt: skip
         require_counts(model, bins=bins)
         require_lists(model, hidden=hidden)
@@ -54,7 +54,8 @@ class INRNet2(INRNet):
     Args:
         widths: channels after the first and the second convolution.
         half_width: half the side of the kernel supports, as a share of half the domain's side, one for each convolution.
-        bins: Voronoi cells of a support (section 4.3). hidden: widths of the kernel networks.
+        bins: Voronoi cells of a support (section 4.3), or None: a kernel for every pair of points. hidden: widths of the kernel
+            networks.
         head: width between the two fully connected layers.
         points: size of the net's own discretization.
     """
@@ -63,8 +64,8 @@ class INRNet2(INRNet):
     blocks = 0
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 64),
-                 half_width: Sequence[float] = (0.1, 0.2, 0.3), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 64,
-                 points: int = 1024, generator: torch.Generator | None = None):  # fmt: skip
+                 half_width: Sequence[float] = (0.1, 0.2, 0.3), bins: int | None = 64, hidden: Sequence[int] = (16, 16),
+                 head: int = 64, points: int = 1024, generator: torch.Generator | None = None):  # fmt: skip
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
                    "head": head, "points": points}  # fmt: skip
         super().__init__(domain, in_channels, classes, points, options)
@@ -104,8 +105,8 @@ class INRNet3(DenseNet):
     name = "inr-net-3"
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 32, 32),
-                 half_width: Sequence[float] = (0.1, 0.1, 0.1), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 0,
-                 skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
+                 half_width: Sequence[float] = (0.1, 0.1, 0.1), bins: int | None = 64, hidden: Sequence[int] = (16, 16),
+                 head: int = 0, skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
         widths = _exactly(3, widths, self.name)
         require_counts(self.name, points=points)
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
@@ -136,8 +137,8 @@ class INRNet5(DenseNet):
     name = "inr-net-5"
 
     def __init__(self, domain: Domain, in_channels: int, classes: int, *, widths: Sequence[int] = (32, 64),
-                 half_width: Sequence[float] = (0.1, 0.2), bins: int = 64, hidden: Sequence[int] = (16, 16), head: int = 0,
-                 skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
+                 half_width: Sequence[float] = (0.1, 0.2), bins: int | None = 64, hidden: Sequence[int] = (16, 16),
+                 head: int = 0, skip: bool = False, points: int = 4096, generator: torch.Generator | None = None):  # fmt: skip
         fine, coarse = _exactly(2, widths, self.name)
         require_counts(self.name, points=points)
         options = {"widths": list(widths), "half_width": list(half_width), "bins": bins, "hidden": list(hidden),
