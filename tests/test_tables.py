@@ -1,5 +1,7 @@
 """Sums of weighted rows of many fields' tables: compiled and plain, side by side and one after the other, against slow twins."""
 
+import copy
+
 import pytest
 import torch
 
@@ -183,3 +185,26 @@ def test_side_by_side_is_a_stack_in_another_order():
     found = batched.side_by_side(values)
     assert torch.equal(found, torch.stack(values)) and found.stride() == (3, 36, 9, 1)
     assert tables.side_by_side(values[:1]).shape == (1, 5, 4, 3)
+
+
+def test_points_are_recalled_by_value():
+    calls = []
+
+    def double(points):
+        calls.append(points)
+        return 2 * points
+
+    recall, sets = batched.Recall(), [rand(5, 2, seed=seed) for seed in range(3)]
+    for _ in range(2):
+        for points in sets:
+            assert torch.equal(recall(double, points.clone()), 2 * points)
+    assert len(calls) == 3
+    sets[1][0, 0] = 7  # the same tensor, other points
+    assert torch.equal(recall(double, sets[1]), 2 * sets[1]) and len(calls) == 4
+    assert recall(double, sets[1].double()).dtype == torch.float64 and len(calls) == 5
+    for seed in range(3, 30):
+        recall(double, rand(5, 2, seed=seed))
+    assert len(recall._kept) == tables._SETS_KEPT
+    moved = rand(5, 2, seed=29).requires_grad_()
+    assert recall(double, moved).requires_grad and not copy.deepcopy(recall)._kept
+    assert torch.equal(torch.vmap(lambda x: recall(double, x))(sets[0]), 2 * sets[0])

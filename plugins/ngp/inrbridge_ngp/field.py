@@ -64,6 +64,7 @@ class NgpField(nn.Module):
         self.convention, self.up = convention or Convention(), up
         self.evaluator = "auto"
         self.assumed: tuple[str, ...] = ()
+        self._recall = batched.Recall()
         self.places = domain.a if head == "radiance" and isinstance(domain, Product) else domain
         self._check()
         self.channel_names = None if head == "values" else COLOURS
@@ -233,7 +234,9 @@ class NgpField(nn.Module):
             side = self.planes_shape[0]
             parts.append(_look_up(states["planes"].flatten(1, 3), *_plane_cells(flat, side), shared=u.ndim == 2))
         if self.grid:
-            parts.append(_look_up(states["table"], *self.grid.cells(flat), shared=u.ndim == 2))
+            many = b > 1 and u.ndim == 2  # for one field alone memory would be dearer than time
+            found = self._recall(self.grid.cells, flat) if many else self.grid.cells(flat)
+            parts.append(_look_up(states["table"], *found, shared=u.ndim == 2))
         found = torch.cat([part.expand(b, *part.shape[-2:]) for part in parts], -1) if len(parts) > 1 else parts[0]
         found = found.expand(b, *found.shape[-2:])
         blank = self.convention.blanks(u)
