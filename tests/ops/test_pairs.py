@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import small, smooth
 from torch.autograd import gradcheck, gradgradcheck
 
 from inrbridge.compiled import pairs
@@ -133,3 +134,15 @@ def test_a_layer_without_bins_has_gradients_of_all_its_weights(generator):
         return torch.func.functional_call(layer, dict(zip(names, tensors, strict=True)), (Sampled(x, values),)).values
 
     assert gradcheck(run, (values, *tensors), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["inr-net-2", "inr-net-3", "inr-net-4", "inr-net-5"])
+def test_the_nets_of_the_paper_do_without_bins(name, generator):
+    net = small(name, generator, BOX, bins=None)
+    layers = [layer for layer in net.modules() if isinstance(layer, MLPConv)]
+    assert len(layers) >= 2 and all(layer.bins is None for layer in layers)
+    values = smooth(sobol(BOX, 64, generator))
+    out = net(values)
+    out = out.values if isinstance(out, Sampled) else out
+    out.square().sum().backward()
+    assert all(layer.kernel_net[0].weight.grad.abs().max() > 0 for layer in layers)
