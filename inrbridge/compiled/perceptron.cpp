@@ -7,8 +7,6 @@
 // narrow ones are evaluated again, block by block, for less than it costs to write and read their values.
 // Runs do not depend on the number of threads, and their sums are added in order: results do not depend on it either.
 
-#include <cstdlib>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -40,20 +38,6 @@ struct Layers {
         for (Index i = 0; i <= count; ++i) most = widths[i] > most ? widths[i] : most;
         return most;
     }
-};
-
-// Zeroed memory on the boundaries of vectors.
-template <class T>
-class Buffer {
-    std::unique_ptr<T, void (*)(void*)> place{nullptr, std::free};
-
-  public:
-    explicit Buffer(Index count) {
-        std::size_t bytes = round_up(count * sizeof(T) + 64, 64);
-        place.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
-        std::memset(place.get(), 0, bytes);
-    }
-    operator T*() const { return place.get(); }
 };
 
 // Rows of a block lie in whole vectors, and one further: the strides of wide layers would meet in few sets of the cache.
@@ -131,16 +115,16 @@ struct Forward {
     explicit Forward(const Layers<T>& net)
         : net(net), weights(packed_weights(net, false)), bias(stride<T>(net.widest())) {}
 
-    void enter(Index field) { pack_weights(net, field, false, static_cast<T*>(weights)); }
+    void enter(Index field) { pack_weights(net, field, false, weights.data()); }
 
     void apply(Index layer, Index field, const T* packed, const T* in, Index lda, Index rows, T* to, Index ld, T* kept,
                T* slope) {
         Index width = net.out(layer), vectors = round_up(width, Vector<T>::lanes) / Vector<T>::lanes;
         times(in, lda, packed, net.in(layer), rows, width, to, ld);
-        std::memset(bias, 0, vectors * Vector<T>::lanes * sizeof(T));
-        if (net.biases[layer]) std::memcpy(bias, net.biases[layer] + field * width, width * sizeof(T));
+        std::memset(bias.data(), 0, vectors * Vector<T>::lanes * sizeof(T));
+        if (net.biases[layer]) std::memcpy(bias.data(), net.biases[layer] + field * width, width * sizeof(T));
         for (Index row = 0; row < rows; ++row)
-            activate(to + row * ld, static_cast<const T*>(bias), vectors, width, net.kinds[layer], T(net.omegas[layer]),
+            activate(to + row * ld, static_cast<const T*>(bias.data()), vectors, width, net.kinds[layer], T(net.omegas[layer]),
                      kept ? kept + row * width : nullptr, slope ? slope + row * ld : nullptr);
     }
 };
@@ -160,8 +144,8 @@ void forward(const Layers<T>& net, Index fields, Index points, const T* x, Index
             Index stop = points * (run + 1) / runs;
             for (Index first = points * run / runs; first < stop; first += block) {
                 Index rows = stop - first < block ? stop - first : block, lda = net.in(0);
-                const T *in = x + field * x_step + first * lda, *packed = work.weights;
-                T *to = here, *next = there;
+                const T *in = x + field * x_step + first * lda, *packed = work.weights.data();
+                T *to = here.data(), *next = there.data();
                 for (Index i = 0; i < net.count; ++i) {
                     T* kept = net.kept[i] ? net.kept[i] + (field * points + first) * net.out(i) : nullptr;
                     work.apply(i, field, packed, in, lda, rows, to, ld, kept, static_cast<T*>(nullptr));
@@ -201,24 +185,24 @@ struct Backward {
           slopes(size * (again ? net.count : 1)), given(size), taken(size), turned(Block<T>::columns * ld), sums(ld) {}
 
     void run(Index field, Index first, Index stop, const T* x, T* const* to_weights, T* const* to_biases, T* to_x) {
-        pack_weights(net, field, true, static_cast<T*>(weights));
+        pack_weights(net, field, true, weights.data());
         if (again) ahead.enter(field);
         for (; first < stop; first += block) {
             Index rows = stop - first < block ? stop - first : block;
-            T *grad = given, *next = taken;
+            T *grad = given.data(), *next = taken.data();
             Index layer = net.count - 1, channels = net.out(layer), place = field * points + first;
-            copy_rows(x + first * net.in(0), net.in(0), static_cast<T*>(entered), ld, rows, net.in(0));
+            copy_rows(x + first * net.in(0), net.in(0), entered.data(), ld, rows, net.in(0));
             if (again) evaluate(field, rows);
             begin(grad, place * channels, rows, channels);
             recall(layer, place, rows);
             scale(grad, layer, rows);
-            const T* packed = weights + packed_weights(net, true);
+            const T* packed = weights.data() + packed_weights(net, true);
             for (; layer >= 0; --layer) {
                 Index in = net.in(layer), out = net.out(layer);
                 packed -= packed_size<T>(out, in);
                 if (layer > 0) recall(layer - 1, place, rows);
                 if (learns)
-                    learn(layer > 0 ? at(values, layer - 1) : static_cast<T*>(entered), grad, rows, in, out, to_weights[layer],
+                    learn(layer > 0 ? at(values, layer - 1) : entered.data(), grad, rows, in, out, to_weights[layer],
                           to_biases[layer]);
                 if (layer == 0 && !moves) break;
                 times(static_cast<const T*>(grad), ld, packed, out, rows, in, next, ld);
@@ -238,10 +222,10 @@ struct Backward {
         return net.count == 1 && net.kinds[0] == IDENTITY;  // nothing to make again
     }
 
-    T* at(const Buffer<T>& buffer, Index layer) const { return buffer + (again ? layer * size : 0); }
+    T* at(Buffer<T>& buffer, Index layer) { return buffer.data() + (again ? layer * size : 0); }
 
     void evaluate(Index field, Index rows) {
-        const T *in = entered, *packed = ahead.weights;
+        const T *in = entered.data(), *packed = ahead.weights.data();
         for (Index i = 0; i < net.count; ++i) {
             bool waves = net.kinds[i] == SINE || net.kinds[i] == WAVES;
             if (i == net.count - 1 && net.kinds[i] == IDENTITY && !aim.targets) break;  // its values are not asked for
@@ -264,9 +248,9 @@ struct Backward {
     void recall(Index layer, Index place, Index rows) {
         Index width = net.out(layer), vectors = round_up(width, Vector<T>::lanes) / Vector<T>::lanes;
         if (!net.kept[layer]) return;
-        copy_rows<T>(net.kept[layer] + place * width, width, values, ld, rows, width);
+        copy_rows<T>(net.kept[layer] + place * width, width, values.data(), ld, rows, width);
         for (Index row = 0; row < rows; ++row) {
-            T *t = values + row * ld, *to = slopes + row * ld;
+            T *t = values.data() + row * ld, *to = slopes.data() + row * ld;
             if (net.kinds[layer] == SINE) sines_cosines(t, t, to, T(net.omegas[layer]), vectors);
             if (net.kinds[layer] == WAVES) waves(t, t, to, width / 2, vectors);
         }
@@ -289,8 +273,8 @@ struct Backward {
 
     void learn(const T* inputs, const T* grad, Index rows, Index in, Index out, T* to_weight, T* to_bias) {
         if (in < out && in < Block<T>::columns) {  // few columns would fill no vectors
-            std::memset(turned, 0, in * ld * sizeof(T));
-            outer(inputs, ld, grad, ld, rows, in, out, static_cast<T*>(turned), ld);
+            std::memset(turned.data(), 0, in * ld * sizeof(T));
+            outer(inputs, ld, grad, ld, rows, in, out, turned.data(), ld);
             for (Index o = 0; o < out; ++o)
                 for (Index i = 0; i < in; ++i) to_weight[o * in + i] += turned[i * ld + o];
         } else {
@@ -300,7 +284,7 @@ struct Backward {
         for (Index o = 0; o < out; o += Vector<T>::lanes) {
             Numbers<T> sum = {};
             for (Index row = 0; row < rows; ++row) sum += load(grad + row * ld + o);
-            store(sums + o, sum);
+            store(sums.data() + o, sum);
         }
         for (Index o = 0; o < out; ++o) to_bias[o] += sums[o];
     }
