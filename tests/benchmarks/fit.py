@@ -1,9 +1,9 @@
 """How fast small networks are fitted: SIRENs 3 x 64 on images of 32 x 32, side by side, against one after the other.
 
 Ours is `inrbridge.fit` from the images to the fields with their PSNR. The loop is a module for each field, fused Adam, the same
-points, steps and schedule, its targets ready; it is measured on `looped` fields and counted up. A part of the thousand fields and
-of the 500 steps is measured; `fields_per_second` is told for 500 steps, from the times of two numbers of steps. On a GPU all
-fields are one stack and a step is one CUDA graph.
+points, steps and schedule, its targets ready. A part of the thousand fields and of the 500 steps is measured, of the loop
+`looped` fields, and counted up: times are those of one field and 500 steps, ours from the times of two numbers of steps. On a GPU
+all fields are one stack and a step is one CUDA graph.
 
     python tests/benchmarks/fit.py --threads 1 --rounds 3
     python tests/benchmarks/fit.py --device cuda --fields 1000 --steps 200 --rounds 3
@@ -89,14 +89,14 @@ def main():
         whole, fields = seconds(lambda: ours(args.steps))
         slow, _ = seconds(lambda: loop(pool, targets, order))
         step = (whole - short) / (args.steps - few)
-        rounds.append((whole / args.fields, slow / args.looped, step, whole + step * (WHOLE - args.steps)))
-    each, other, step, all_steps = (statistics.median(column) for column in zip(*rounds, strict=True))
-    report(args, case=f"fit {args.fields} SIRENs {LAYERS}x{WIDTH} on {SIDE}x{SIDE}, {args.steps} steps of {plan.n} points",
+        rounds.append(((whole + step * (WHOLE - args.steps)) / args.fields, slow / args.looped * WHOLE / args.steps, step))
+    each, other, step = (statistics.median(column) for column in zip(*rounds, strict=True))
+    report(args, case=f"fit {args.fields} SIRENs {LAYERS}x{WIDTH} on {SIDE}x{SIDE}, {plan.n} points a step",
            device=args.device if args.device == "cpu" else torch.cuda.get_device_name(), threads=args.threads,
            ours_ms=round(1e3 * each, 3), anchor="loop", anchor_ms=round(1e3 * other, 3),
-           ratio=round(statistics.median(a / b for a, b, *_ in rounds), 4), per="field", step_ms=round(1e3 * step, 3),
-           fields_per_second=round(args.fields / all_steps, 3), loop_fields_per_second=round(args.steps / WHOLE / other, 3),
-           psnr=round(statistics.mean(field.psnr for field in fields), 1))  # fmt: skip
+           ratio=round(statistics.median(a / b for a, b, _ in rounds), 4), step_ms=round(1e3 * step, 3),
+           fields_per_second=round(1 / each, 3), loop_fields_per_second=round(1 / other, 3),
+           psnr=round(statistics.mean(field.psnr for field in fields), 1), steps_measured=args.steps)  # fmt: skip
 
 
 if __name__ == "__main__":
