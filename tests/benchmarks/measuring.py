@@ -19,7 +19,7 @@ WARM_UP = 2
 
 
 def arguments(description: str | None, **options) -> argparse.Namespace:
-    """Parse what all benchmarks take; `options` are further ones, name=(default, help) (a list or tuple takes many values)."""
+    """Parse what all benchmarks take, and let a GPU use tf32 for both sides; `options` are further ones, name=(default, help) (a list or tuple takes many values)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
@@ -32,6 +32,7 @@ def arguments(description: str | None, **options) -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=help, nargs="+" if many else None, type=kind)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     return args
 
 
