@@ -22,7 +22,7 @@ from torch.func import functional_call, vmap
 
 from inrbridge.domains import Domain
 from inrbridge.errors import CannotAlign, NotFinite, ShapeMismatch
-from inrbridge.field import Field, Stackable, StackEvaluable, Tabular, channel_names
+from inrbridge.field import Field, Stackable, Tabular, channel_names
 from inrbridge.tables import side_by_side
 from inrbridge.transforms import Transform
 
@@ -183,7 +183,8 @@ class FieldStack:
                 raise ShapeMismatch(f"A group of the stack returned shape {tuple(values.shape)}, expected {expected}.")
             parts.append(values.to(coords.dtype))
         values = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return values if self._inverse is None else values[self._inverse.to(values.device)]
+        self._inverse = self._inverse if self._inverse is None else self._inverse.to(values.device)  # once: to copy stops a GPU
+        return values if self._inverse is None else values[self._inverse]
 
     def _ask(self, group: Group | Loose, coords: Tensor) -> Tensor:
         if isinstance(group, Loose):
@@ -283,9 +284,8 @@ def evaluate_states(module: nn.Module, states: Mapping[str, Tensor], coords: Ten
     b = next(iter(states.values())).shape[0]
     n = coords.shape[-2]
     width, parameters = _width(states), sum(value[0].numel() for value in states.values())
-    scalar = coords.element_size()
-    by_field = False
-    if isinstance(module, StackEvaluable):
+    scalar, by_field = coords.element_size(), False
+    if hasattr(type(module), "evaluate_stack"):  # `StackEvaluable`, of which to ask takes longer than a small layer
         chunk = memory // (4 * b * width * scalar)  # about four values of a layer are alive at once
     else:
         by_field = coords.device.type == "cpu" and n * parameters > LOOP_WORK
@@ -300,7 +300,7 @@ def evaluate_states(module: nn.Module, states: Mapping[str, Tensor], coords: Ten
 
 
 def _evaluate_chunk(module: nn.Module, states: Mapping[str, Tensor], coords: Tensor, by_field: bool) -> Tensor:
-    if isinstance(module, StackEvaluable):
+    if hasattr(type(module), "evaluate_stack"):
         return module.evaluate_stack(states, coords)
 
     def ask(state, points):
