@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import coo_array
 from scipy.spatial import cKDTree
 
 from inrbridge.compiled import neighbours as compiled
@@ -44,16 +43,11 @@ class PointSet:
         middle, half = (high + low) / 2, (high - low) / 2 * (1 + SLACK)
         if compiled.available(self.points) and len(queries):
             return self._cells(2 * half / 3).inside(queries, middle - half, middle + half, ball, ways)
-        offsets, columns = _pairs(self.points / half, (queries + middle) / half, queries is self.points and not middle.any())
-        if not ways and not ball:
-            return offsets, columns, None
-        rows = np.repeat(np.arange(len(queries)), np.diff(offsets))
-        found = self.points[columns] - queries[rows]
-        if ball:
-            kept = (((found - middle) / half) ** 2).sum(1) <= 1
-            offsets = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=len(queries)))])
-            columns, found = columns[kept], found[kept]
-        return offsets, columns, found if ways else None
+        norm = 2.0 if ball else np.inf
+        same = queries is self.points and not middle.any()
+        offsets, columns = _pairs(self.points / half, (queries + middle) / half, norm, same)
+        rows = np.repeat(np.arange(len(queries)), np.diff(offsets)) if ways else None
+        return offsets, columns, self.points[columns] - queries[rows] if ways else None
 
     def within(self, queries: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
         """All points no further than `radius` from each query (m, d): offsets (m + 1,) and columns (p,), ascending."""
@@ -63,7 +57,7 @@ class PointSet:
         found = cKDTree(self._folded(queries), boxsize=self.periods).sparse_distance_matrix(
             self._tree, radius, output_type="ndarray"
         )
-        return _rows(found["i"], found["j"], (len(queries), len(self.points)))
+        return _rows(found["i"], found["j"], len(queries))
 
     def nearest(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The `count` <= n points nearest to each query (m, d), the nearest first.
@@ -110,21 +104,21 @@ class PointSet:
         return np.where(self.periods > 0, folded, places)
 
 
-def _pairs(points: np.ndarray, queries: np.ndarray, same: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Points no further than 1 from queries along every axis, as offsets and columns; `same`: each is found from the other."""
+def _pairs(points: np.ndarray, queries: np.ndarray, norm: float, same: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Points no further than 1 from queries, as offsets and columns; `same`: each is found from the other."""
     tree = cKDTree(points)
     if same:
-        i, j = tree.query_pairs(1.0, p=np.inf, output_type="ndarray").T
+        i, j = tree.query_pairs(1.0, p=norm, output_type="ndarray").T
         own = np.arange(len(points))
         i, j = np.concatenate([i, j, own]), np.concatenate([j, i, own])
     else:
-        found = cKDTree(queries).sparse_distance_matrix(tree, 1.0, p=np.inf, output_type="ndarray")
+        found = cKDTree(queries).sparse_distance_matrix(tree, 1.0, p=norm, output_type="ndarray")
         i, j = found["i"], found["j"]
-    return _rows(i, j, (len(queries), len(points)))
+    return _rows(i, j, len(queries))
 
 
-def _rows(i: np.ndarray, j: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Different pairs (i, j) as offsets and ascending columns."""
-    matrix = coo_array((np.ones(len(i), bool), (i, j)), shape=shape).tocsr()  # in linear time
-    matrix.sort_indices()
-    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
+def _rows(i: np.ndarray, j: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Different pairs (i, j), i < count, as offsets and ascending columns."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=count))])
+    pairs = np.sort((i << 32) | j)  # as one number each: sorting numbers is what numpy does fastest
+    return offsets, pairs & 0xFFFFFFFF
