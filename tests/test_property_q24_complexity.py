@@ -90,7 +90,7 @@ def test_stencils_hold_a_bounded_number_of_neighbours(n, generator):
     source = sobol(BOX, n, generator)
     for rule in (Reconstruct(kernel_nodes((3, 3), spacing), spacing), Quadrature(BSpline((3, 3), spacing), spacing)):
         assert build_stencil(rule, source).matrix.columns.numel() <= 9 * 20 * n
-    pairs = build_stencil(Bins(((0.0, 0.0),), (1.5 * h, 1.5 * h)), source).weight.numel()
+    pairs = build_stencil(Bins(((0.0, 0.0),), (1.5 * h, 1.5 * h)), source).pairs.weight.numel()
     assert pairs <= 12 * n
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -53,6 +54,13 @@ class Stencil:
         """Return sum_k sum_j P[i,k,j] f_j for every channel by itself: (b, n_in, c) -> (b, n_out, c)."""
         channels = values.shape[2]
         return self.apply(values, values.new_ones(self.nodes, 1, channels), groups=channels)
+
+    @cached_property
+    def apart(self) -> Stencil:
+        """The same with every node of an output as an output of its own, (n_out * nodes, 1, n_in)."""
+        points, weights = (t.repeat_interleave(self.nodes, 0) for t in (self.target.points, self.target.weights / self.nodes))
+        alone = {"structure": None, "extend_to": None, "finer": None, "cache": {}}
+        return Stencil(replace(self.target, points=points, weights=weights, **alone), self.n_in, 1, self.matrix)
 
     def dense(self) -> Tensor:
         """Return P as a dense (n_out, k, n_in) tensor, for tests and small sizes."""

@@ -231,8 +231,7 @@ def max_pool(run: Run, input, kernel_size, stride=None, padding=0, dilation=1, c
     if isinstance(found, Located):
         return found
     nodes, stencil = found
-    each = stencil._cache.setdefault("each", Stencil(nodes.target.points, stencil.n_in, 1, stencil.matrix))
-    values = each.interpolate(input.sampled().values).unflatten(1, (-1, stencil.nodes))  # (b, m, k, c)
+    values = stencil.apart.interpolate(input.sampled().values).unflatten(1, (-1, stencil.nodes))  # (b, m, k, c)
     present = _present(stencil).to(values.device)
     if not bool(present.all()):
         values = values.masked_fill(~present[None, :, :, None], -math.inf)
