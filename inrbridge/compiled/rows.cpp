@@ -194,12 +194,33 @@ inline void over_cells(const Sizes& s, const T* table, const std::int32_t* rows,
         }
 }
 
+// The same for rows of 8 bytes, the most frequent ones: blocks of FIELDS fields and as many cells are turned in registers.
+template <class A>
+inline void turn_pairs(const Sizes& s, Index first, Index stop, const A* sums, A* out) {
+    typedef double Piece __attribute__((vector_size(FIELDS * sizeof(double))));
+    const Index cells = (stop - first) * s.levels;
+    const double* from = reinterpret_cast<const double*>(sums);
+    double* to = reinterpret_cast<double*>(out) + s.value(0, first) / s.width;
+    const Index step = s.n * s.levels, whole_fields = s.b / FIELDS * FIELDS, whole_cells = cells / FIELDS * FIELDS;
+    for (Index i = 0; i < whole_fields; i += FIELDS)
+        for (Index cell = 0; cell < whole_cells; cell += FIELDS) {
+            Piece rows[FIELDS], columns[FIELDS];
+            for (Index k = 0; k < FIELDS; ++k) std::memcpy(&rows[k], from + (cell + k) * s.b + i, sizeof(Piece));
+            for (Index j = 0; j < FIELDS; ++j) columns[j] = Piece{rows[0][j], rows[1][j], rows[2][j], rows[3][j]};
+            for (Index j = 0; j < FIELDS; ++j) std::memcpy(to + (i + j) * step + cell, &columns[j], sizeof(Piece));
+        }
+    for (Index i = 0; i < s.b; ++i)
+        for (Index cell = i < whole_fields ? whole_cells : 0; cell < cells; ++cell)
+            std::memcpy(to + i * step + cell, from + cell * s.b + i, sizeof(double));
+}
+
 template <class T, class A>
 void sum_side_by_side(const Sizes& s, const T* table, const std::int32_t* rows, const A* weights, A* out) {
     over_tiles<A>(s, [&](A* sums, Index first, Index stop) {
         over_cells(s, table, rows, first, stop, [&](Index at, Index c, Index to, auto w, auto u) {
             sum_cell<w(), u()>(table + c, s.row_step, rows + at, weights + at, s.corners, sums + to);
         });
+        if (s.width * sizeof(A) == sizeof(double)) return turn_pairs(s, first, stop, sums, out);
         over_tile<A>(s, first, stop, [&](Index number, Index place, auto count) {
             std::memcpy(out + number, sums + place, count() * sizeof(A));
         });
