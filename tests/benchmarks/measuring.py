@@ -19,7 +19,10 @@ WARM_UP = 2
 
 
 def arguments(description: str | None, **options) -> argparse.Namespace:
-    """Parse what all benchmarks take, and let a GPU use tf32 for both sides; `options` are further ones, name=(default, help) (a list or tuple takes many values)."""
+    """Parse what all benchmarks take, and let a GPU use tf32 for both sides.
+
+    options: further ones, name=(default, help); a list or tuple takes many values.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU")
