@@ -33,7 +33,12 @@ class GlobalIntegral(nn.Module):
 
     def forward(self, sampled: Sampled) -> Tensor:
         values, weights = promoted(sampled)
-        mean = (weights @ values).to(sampled.values.dtype)
+        rows = values.transpose(0, 1)
+        if rows.is_contiguous():  # points first: so will be the gradient, and the layers before copy nothing
+            mean = (weights @ rows.flatten(1)).view(rows.shape[1:])
+        else:
+            mean = weights @ values
+        mean = mean.to(sampled.values.dtype)
         return mean if self.mean else mean * sampled.discretization.domain.measure
 
     def extra_repr(self):

@@ -231,3 +231,16 @@ def test_geometry_is_found_once_and_values_are_not_mutated(generator):
     for layer in (AvgPool(0.3), NormPool(0.3), LogMeanExpPool(0.3), second):
         layer(x)
     assert torch.equal(x.values, before)
+
+
+def test_the_integral_of_points_first_values_is_the_same_and_so_lies_its_gradient(generator):
+    x = sobol(Box.unit(2), 64, generator, dtype=torch.float64)
+    rows = torch.randn(64, 3, 5, generator=generator, dtype=torch.float64)
+    slope = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    first = rows.transpose(0, 1).requires_grad_()
+    plain = rows.transpose(0, 1).contiguous().requires_grad_()
+    ours, expected = (GlobalIntegral()(Sampled(x, values)) for values in (first, plain))
+    torch.testing.assert_close(ours, expected)
+    (to_first,), (to_plain,) = (torch.autograd.grad(out, values, slope) for out, values in ((ours, first), (expected, plain)))
+    torch.testing.assert_close(to_first, to_plain)
+    assert to_first.transpose(0, 1).is_contiguous()
