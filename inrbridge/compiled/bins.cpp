@@ -56,7 +56,8 @@ void correlate(const PointBlocks& blocks, Index nodes, Index b, Index c, Index o
             const Index low = nodes * group / groups, high = nodes * (group + 1) / groups;
             T* sums = part == 0 ? total : others.data() + (part - 1) * size;
             std::memset(sums + low * c * o, 0, (high - low) * c * o * sizeof(T));
-            const Index first = blocks.bounds[blocks.count * part / parts], last = blocks.bounds[blocks.count * (part + 1) / parts];
+            const Index first = blocks.bounds[blocks.count * part / parts];
+            const Index last = blocks.bounds[blocks.count * (part + 1) / parts];
             for (Index run = first; run < last; ++run) {
                 const Index node = blocks.nodes[run];
                 if (node < low || node >= high) continue;

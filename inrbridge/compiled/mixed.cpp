@@ -59,7 +59,8 @@ void gather(const PointBlocks& blocks, Index h, Index b, Index c, Index o, bool 
 template <class T>
 void correlate(const PointBlocks& blocks, Index h, Index b, Index c, Index o, const T* weight, const T* values,
                const T* features, const T* spread, const T* cotangent, T* to_features, T* to_kernel) {
-    const Index size = c * o, stride = stride_of<T>(size), chunk = chunk_of<T>(stride), pairs = std::max<Index>(1, CHUNK_ROWS / b);
+    const Index size = c * o, stride = stride_of<T>(size), chunk = chunk_of<T>(stride);
+    const Index pairs = std::max<Index>(1, CHUNK_ROWS / b);
     Buffer<T> matrix(to_features ? size * h + Block<T>::columns : 0);  // loads go beyond its last row
     if (to_features) std::memcpy(matrix.data(), spread, size * h * sizeof(T));
     const Index numbers = to_kernel ? h * size : 0;
@@ -71,7 +72,8 @@ void correlate(const PointBlocks& blocks, Index h, Index b, Index c, Index o, co
         for (Index r = 0; r < chunk; ++r) kernels[r] = made.data() + r * stride;
 #pragma omp for schedule(dynamic)
         for (Index part = 0; part < PARTS; ++part) {
-            const Index begin = blocks.bounds[blocks.count * part / PARTS], end = blocks.bounds[blocks.count * (part + 1) / PARTS];
+            const Index begin = blocks.bounds[blocks.count * part / PARTS];
+            const Index end = blocks.bounds[blocks.count * (part + 1) / PARTS];
             for (Index first = begin; first < end; first += chunk) {
                 const Index count = std::min(chunk, end - first);
                 for (Index r = 0; r < count; ++r) {
@@ -87,8 +89,8 @@ void correlate(const PointBlocks& blocks, Index h, Index b, Index c, Index o, co
                 if (to_kernel) {
                     for (Index r = 0; r < count; ++r)
                         std::memcpy(phi.data() + r * h, features + blocks.nodes[first + r] * h, h * sizeof(T));
-                    compute<T>(Columns<T>{phi.data(), h, made.data(), stride, count}, h, size, partial.data() + part * numbers, size,
-                               true);
+                    T* total = partial.data() + part * numbers;
+                    compute<T>(Columns<T>{phi.data(), h, made.data(), stride, count}, h, size, total, size, true);
                 }
                 if (to_features)
                     compute<T>(Matched<T>{kernels.data(), matrix.data(), size, h}, count, h, to_features + first * h, h, false);

@@ -133,7 +133,8 @@ void scatter_product(const Rows<T>& list, Index pairs, const T* packed) {
         Index height = low + (part < high);
         const Picked<T>& some = picked[part % 2];
         if (full) ScatterBlocks<T>::find(height, Block<T>::vectors)(some, list.depth, packed, 0, full);
-        if (rest) ScatterBlocks<T>::find(height, (rest + lanes - 1) / lanes)(some, list.depth, packed + full * list.depth, full, rest);
+        if (!rest) continue;
+        ScatterBlocks<T>::find(height, (rest + lanes - 1) / lanes)(some, list.depth, packed + full * list.depth, full, rest);
     }
 }
 

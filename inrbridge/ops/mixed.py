@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inrbridge.ops.dispatch import Paths
 from inrbridge.ops.mixed_compiled import compiled_mixture
-from inrbridge.ops.mixed_plain import PlainMixture
+from inrbridge.ops.mixed_plain import plain_mixture
 from inrbridge.ops.multilinear import Multilinear
 from inrbridge.ops.pairs import Pairs
 
@@ -61,7 +61,7 @@ class MixedPairs:
         return compiled_mixture(self.pairs, like)
 
     def _plain(self, like: Tensor) -> MixtureOperator:
-        return PlainMixture(self.pairs.to(like))
+        return plain_mixture(self.pairs.to(like))
 
     def _shape(self, place: int, first: Tensor, second: Tensor, third: Tensor) -> tuple[int, ...]:
         """Shape of a partial derivative, of what stands in the other three places."""

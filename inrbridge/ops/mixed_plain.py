@@ -9,10 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inrbridge.ops.binned import PlainBins
 from inrbridge.ops.pairs import PairRows, Pairs
 from inrbridge.ops.products import matmul
 
+_FEW = 1024  # nodes, at most, whose kernels are made first
 _CHUNK = 3 << 17  # elements of gathered and of summed rows at a time: 1.5 MiB in float32
+
+
+def plain_mixture(pairs: Pairs) -> PlainKernels | PlainMixture:
+    """Return the operator of pairs on their device: for few nodes, as of a lattice, or for many."""
+    nodes = pairs.shape[1]
+    return PlainKernels(PlainBins(pairs)) if nodes <= _FEW and 2 * nodes <= len(pairs.node) else PlainMixture(pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,33 @@ class PlainMixture:
         flow = matmul(cotangent[chunk.part].flatten(0, 1), kernel.reshape(h * c, o)).view(q, b, h, c)
         products = torch.bmm(chunk.found, flow.permute(0, 1, 3, 2).reshape(q, b * c, h))  # (q, t, h)
         found[chunk.places[chunk.real]] = products[chunk.real]
+
+
+@dataclass(frozen=True, eq=False)
+class PlainKernels:
+    """The kernels of all nodes are made first, and used by all pairs that share them: for nodes that are few."""
+
+    bins: PlainBins
+
+    def output(self, values, features, kernel):
+        return self.bins.output(values, _mixed(features, kernel))
+
+    def values_gradient(self, features, kernel, cotangent):
+        return self.bins.values_gradient(_mixed(features, kernel), cotangent)
+
+    def features_gradient(self, values, kernel, cotangent):
+        return torch.einsum("uco,hco->uh", self.bins.kernel_gradient(values, cotangent), kernel)
+
+    def kernel_gradient(self, values, features, cotangent):
+        return torch.einsum("uh,uco->hco", features, self.bins.kernel_gradient(values, cotangent))
+
+    def gradients(self, values, features, kernel, cotangent):
+        back, total = self.bins.gradients(values, _mixed(features, kernel), cotangent)
+        return back, torch.einsum("uco,hco->uh", total, kernel), torch.einsum("uh,uco->hco", features, total)
+
+
+def _mixed(features: Tensor, kernel: Tensor) -> Tensor:
+    return torch.einsum("uh,hco->uco", features, kernel)
 
 
 class _Chunk(NamedTuple):

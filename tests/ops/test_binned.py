@@ -9,7 +9,7 @@ from inrbridge.ops import binned, mixed_compiled
 from inrbridge.ops.binned import binned_operator
 from inrbridge.ops.dispatch import using
 from inrbridge.ops.mixed_compiled import CompiledMixture, compiled_mixture
-from inrbridge.ops.mixed_plain import PlainMixture
+from inrbridge.ops.mixed_plain import PlainKernels, PlainMixture
 from inrbridge.ops.pairs import Pairs
 from inrbridge.ops.reference import local_dense
 from inrbridge.sampling import lattice, sobol
@@ -122,17 +122,18 @@ def test_results_do_not_depend_on_the_number_of_threads():
 @pytest.mark.parametrize("makes_kernels", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("h", [1, 4, 17])
-def test_both_orders_of_mixing_equal_the_plain_path(h, sizes, makes_kernels, generator, monkeypatch):
+def test_both_orders_of_mixing_equal_the_plain_ones(h, sizes, makes_kernels, generator, monkeypatch):
     monkeypatch.setattr(mixed_compiled.CompiledMixture, "_makes_kernels", lambda *_: makes_kernels)
     pairs, values, _, cotangent = drawn(*sizes, generator)
     features = torch.randn(pairs.shape[1], h, generator=generator, **DOUBLE)
     kernel = torch.randn(h, values.shape[2], cotangent.shape[2], generator=generator, **DOUBLE)
     found = []
-    for operator in (compiled_mixture(pairs, values), PlainMixture(pairs)):
+    for operator in (compiled_mixture(pairs, values), PlainMixture(pairs), PlainKernels(binned.PlainBins(pairs))):
         found.append([operator.output(values, features, kernel), operator.values_gradient(features, kernel, cotangent),
                       operator.features_gradient(values, kernel, cotangent),
                       operator.kernel_gradient(values, features, cotangent),
                       *operator.gradients(values, features, kernel, cotangent)])  # fmt: skip
     assert isinstance(compiled_mixture(pairs, values), CompiledMixture)
-    for ours, true in zip(*found, strict=True):
-        torch.testing.assert_close(ours, true, rtol=1e-10, atol=1e-10)
+    for ours, summed, kernels in zip(*found, strict=True):
+        torch.testing.assert_close(ours, summed, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(kernels, summed, rtol=1e-10, atol=1e-10)
