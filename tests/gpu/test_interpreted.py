@@ -13,6 +13,7 @@ from inrbridge.gpu.precision import interprets
 FOLDER = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(interprets() or importlib.util.find_spec("triton") is None, reason="needs triton, not interpreting yet")
 @pytest.mark.parametrize("name", ["local", "perceptron"])
 def test_kernels_interpreted(name):
