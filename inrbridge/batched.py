@@ -147,15 +147,20 @@ def _differentiable_gradients(x: Tensor, layers: Sequence[Layer], grad: Tensor, 
 def _plain(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     b, n = len(layers[0].weight), x.shape[-2]
     x = x.expand(b, *x.shape[-2:])
-    if asks_gradient(x, [tensor for layer in layers for tensor in layer[:2] if tensor is not None]):
-        return _plain_layers(x, layers, reuse=False)
+    reuse = not asks_gradient(x, [tensor for layer in layers for tensor in layer[:2] if tensor is not None])
     widest = max(size for layer in layers for size in layer.weight.shape[1:])
     step = max(1, _CACHE_NUMBERS // max(1, n * widest)) if x.device.type == "cpu" else max(1, b)
+    if step >= b:
+        return _plain_layers(x, layers, reuse)
+    count = -(-b // step)
+    # `split`, whose gradient is one joint tensor; that of a slice is as large as the whole
+    weights = [layer.weight.split(step) for layer in layers]
+    biases = [[None] * count if layer.bias is None else layer.bias.split(step) for layer in layers]
     parts = []
-    for part in slices(b, step):
-        some = [Layer(w[part], None if bias is None else bias[part], *kind) for w, bias, *kind in layers]
-        parts.append(_plain_layers(x[part], some, reuse=True))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    for i, points in enumerate(x.split(step)):
+        some = [Layer(w[i], bias[i], *layer[2:]) for w, bias, layer in zip(weights, biases, layers, strict=True)]
+        parts.append(_plain_layers(points, some, reuse))
+    return torch.cat(parts)
 
 
 def _plain_layers(x: Tensor, layers: Sequence[Layer], reuse: bool) -> Tensor:
