@@ -31,7 +31,7 @@ def register(form: Multilinear) -> int:
     return number
 
 
-def form_of(number: int) -> Multilinear:
+def numbered(number: int) -> Multilinear:
     """Return the form that has a number.
 
     Raises:
@@ -52,11 +52,11 @@ _library.define("gradients(Tensor[] factors, Tensor cotangent, int form) -> Tens
 
 
 def _partial(stands: list[Tensor], form: int, place: int) -> Tensor:
-    return form_of(form).partials[place](*stands).contiguous()  # as the shape below promises
+    return numbered(form).partials[place](*stands).contiguous()  # as the shape below promises
 
 
 def _gradients(factors: list[Tensor], cotangent: Tensor, form: int) -> list[Tensor]:
-    return [gradient.contiguous() for gradient in form_of(form).gradients(*factors, cotangent)]
+    return [gradient.contiguous() for gradient in numbered(form).gradients(*factors, cotangent)]
 
 
 _library.impl("partial", _partial, "CompositeExplicitAutograd")
@@ -65,11 +65,11 @@ _library.impl("gradients", _gradients, "CompositeExplicitAutograd")
 
 @torch.library.register_fake("inrbridge::partial")
 def _partial_shape(stands: list[Tensor], form: int, place: int) -> Tensor:
-    _traced.add(form_of(form))
-    return stands[0].new_empty(form_of(form).shape(place, *stands))
+    _traced.add(numbered(form))
+    return stands[0].new_empty(numbered(form).shape(place, *stands))
 
 
 @torch.library.register_fake("inrbridge::gradients")
 def _gradients_shape(factors: list[Tensor], cotangent: Tensor, form: int) -> list[Tensor]:
-    _traced.add(form_of(form))
+    _traced.add(numbered(form))
     return [torch.empty_like(factor, memory_format=torch.contiguous_format) for factor in factors]

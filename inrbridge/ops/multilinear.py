@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inrbridge.ops.custom import form_of, register
+from inrbridge.ops.custom import numbered, register
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,8 @@ class Multilinear:
 
     partials: q + 1 functions; number i takes what stands in all places but i, in order, the cotangent last. The last one is
         the output. gradients: all but the output at once, of factors and cotangent, for less than one after the other.
-    shape: of a partial: takes its place, then what the partial takes; all that a recorder of graphs asks for.
+    shape: of a partial: takes its place, then what the partial takes; all that a recorder of graphs asks for (None: a form
+        that cannot be recorded).
     """
 
     partials: Sequence[Callable[..., Tensor]]
@@ -61,7 +62,7 @@ _introduce._dynamo_marked_constant = True  # called while it records; the decora
 
 
 def _output(number: int, *factors: Tensor) -> Tensor:
-    form = form_of(number)
+    form = numbered(number)
     return form.toward(len(form.partials) - 1, factors)
 
 

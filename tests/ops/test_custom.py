@@ -57,7 +57,7 @@ def test_a_number_of_nothing_is_refused(generator):
     number = made("reconstruct", generator)[1].number
     gc.collect()  # the stencil is gone
     with pytest.raises(UnknownName, match="does not exist"):
-        custom.form_of(number)
+        custom.numbered(number)
 
 
 def test_fake_tensors_need_no_kernel_and_no_numbers(generator, monkeypatch):
