@@ -106,6 +106,8 @@ def grid_convolution(values: Tensor, kernel: Tensor, bias: Tensor | None, shape:
         (b, n_out, o).
     """
     d = len(shape)
+    if values.stride(2) == 1:
+        values = values.contiguous()  # points first, as layers off the grid leave them, is no layout that torch's kernels know
     image = values.unflatten(1, shape).movedim(-1, 1)  # (b, c, *shape), channels last in memory
     symmetric = mode == "constant" and all(before == after for before, after in pads)
     if not symmetric:
