@@ -92,7 +92,7 @@ def harmonics(count: int, functions: tuple[int, int], optimized: bool) -> nn.Mod
     places = torch.stack([up.sin() * round_.cos(), up.sin() * round_.sin(), up.cos()], -1).double()
     angles = (places @ places.T).clamp(-1, 1).acos()
     cutoff = reach(angles, count)
-    return library.DiscreteContinuousConvS2(C, O, shape, shape, list(functions), theta_cutoff=cutoff, optimized_kernel=optimized)
+    return library.DiscreteContinuousConvS2(C, O, shape, shape, functions, theta_cutoff=cutoff, optimized_kernel=optimized)
 
 
 def operators(points: Tensor, count: int, functions: tuple[int, int]) -> nn.Module:
