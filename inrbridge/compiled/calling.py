@@ -31,3 +31,9 @@ def _argument(value):
         assert value.device.type == "cpu" and value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+def room(*shape: int, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    """Return an array for results, of torch's memory, which is used again once it is free: for large arrays numpy asks the system
+    for huge pages every time, and where memory is in pieces that has cost several times the work itself."""
+    return torch.empty(shape, dtype=dtype).numpy()

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from inrbridge.compiled.building import library
-from inrbridge.compiled.calling import call
+from inrbridge.compiled.calling import call, room
 
 
 def available() -> bool:
@@ -42,7 +43,7 @@ def multiply_pieces(offsets: np.ndarray, index: np.ndarray, ways: np.ndarray, we
         table[: have.shape[0], powers - have.shape[1] :, : have.shape[2]] = have
     start, width = (np.array([getattr(axis, name) for axis in axes], float) for name in ("start", "width"))
     counts = np.array([len(axis.coefficients) for axis in axes], np.int64)
-    columns, values = np.empty(k * len(index), np.int64), np.empty(k * len(index))
+    columns, values = room(k * len(index), dtype=torch.long), room(k * len(index))
     call("entries", "multiply_pieces", len(offsets) - 1, d, k, offsets, index, ways, weights, start, width, counts, powers - 1,
          most, tables, pieces * powers * most, np.ascontiguousarray(picks, np.int64), columns, values)  # fmt: skip
     return columns, values
@@ -50,14 +51,14 @@ def multiply_pieces(offsets: np.ndarray, index: np.ndarray, ways: np.ndarray, we
 
 def nearest_seed(ways: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Return which of the seeds (s, d) is nearest to each way (p, d): (p,), the lower one of two equally near."""
-    found = np.empty(len(ways), np.int64)
+    found = room(len(ways), dtype=torch.long)
     call("entries", "nearest_seed", *ways.shape, np.ascontiguousarray(ways), len(seeds), np.ascontiguousarray(seeds.T), found)
     return found
 
 
 def order_by_key(keys: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return where the entries of keys 0 to count - 1 begin (count + 1,), and the entries in the order of their keys (e,)."""
-    offsets, order = np.empty(count + 1, np.int64), np.empty(len(keys), np.int64)
+    offsets, order = room(count + 1, dtype=torch.long), room(len(keys), dtype=torch.long)
     call("entries", "order_by_key", len(keys), count, np.ascontiguousarray(keys), offsets, order)
     return offsets, order
 
@@ -83,6 +84,6 @@ def exchange(nodes: int, n: int, edges: np.ndarray, columns: np.ndarray,
              weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Return edges, columns and weights of a stencil (m * nodes, n), given by the same, with inputs and outputs exchanged: of the
     entries (j * nodes + k, i) for each (i * nodes + k, j), columns ascending."""
-    out = (np.empty(n * nodes + 1, np.int64), np.empty_like(columns), np.empty_like(weights))
+    out = (room(n * nodes + 1, dtype=torch.long), room(len(columns), dtype=torch.long), room(len(columns)))
     call("entries", "exchange", (len(edges) - 1) // nodes, nodes, n, edges, columns, weights, *out)
     return out

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from inrbridge.compiled.building import library
-from inrbridge.compiled.calling import call
+from inrbridge.compiled.calling import call, room
 
 MAX_DIM = 4
 CELLS = 2  # at most, for each point
@@ -57,8 +58,8 @@ class CellLists:
         offsets = np.zeros(m + 1, np.int64)
         call("neighbours", "count_inside", *search, offsets)
         np.cumsum(offsets, out=offsets)
-        columns = np.empty(offsets[-1], np.int64)
-        found = np.empty((len(columns), d)) if ways else None
+        columns = room(offsets[-1], dtype=torch.long)
+        found = room(len(columns), d) if ways else None
         call("neighbours", "list_inside", *search, self.points, offsets, columns, found)
         return offsets, columns, found
 
@@ -69,7 +70,7 @@ class CellLists:
             The ways there (m, count, d), their lengths (m, count) and the points (m, count).
         """
         m, d = queries.shape
-        ways, distances, index = np.empty((m, count, d)), np.empty((m, count)), np.empty((m, count), np.int64)
+        ways, distances, index = room(m, count, d), room(m, count), room(m, count, dtype=torch.long)
         search = (*self._lists, np.ascontiguousarray(queries), m, count, self._radius(count))
         call("neighbours", "find_nearest", *search, ways, distances, index)
         return ways, distances, index

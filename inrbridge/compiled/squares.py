@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inrbridge.compiled.building import library
-from inrbridge.compiled.calling import call
+from inrbridge.compiled.calling import call, room
 
 
 def available() -> bool:
@@ -22,7 +22,7 @@ def fit(ways: np.ndarray, distances: np.ndarray, powers: np.ndarray, widen: floa
         powers: exponents (terms, d) of the monomials, the constant first.
     """
     m, count, d = ways.shape
-    weights, sizes = np.empty((m, count)), np.empty(m)
+    weights, sizes = room(m, count), np.empty(m)
     given = (np.ascontiguousarray(a) for a in (ways, distances))
     call("squares", "fit_squares", m, count, d, *given, float(widen), np.ascontiguousarray(powers, np.int64), len(powers),
          weights, sizes)  # fmt: skip

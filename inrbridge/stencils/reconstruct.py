@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from inrbridge.compiled import squares
+from inrbridge.compiled.calling import room
 from inrbridge.domains import Domain
 from inrbridge.ops.sparse import SparseRows
 from inrbridge.stencils.borders import repeats
@@ -115,7 +116,7 @@ def moving_least_squares(samples: Samples, queries: np.ndarray, order: int, neig
     """
     counts, radius = np.zeros(len(queries), np.int64), np.zeros(len(queries))
     # as long as one fit a query fills them; what is never written takes no memory
-    columns, weights = np.empty(len(queries) * neighbors, np.int64), np.empty(len(queries) * neighbors)
+    columns, weights = room(len(queries) * neighbors, dtype=torch.long), room(len(queries) * neighbors)
     held = 0
     for start in range(0, len(queries), AT_ONCE):
         part = slice(start, start + AT_ONCE)

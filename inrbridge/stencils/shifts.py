@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from inrbridge.compiled import entries as compiled
+from inrbridge.compiled.calling import room
 from inrbridge.discretization import Discretization, Grid, Lattice, derived
 from inrbridge.sampling.sequences import radical_inverse
 
@@ -70,8 +71,7 @@ class Shifts:
         counts = np.empty((len(at), nodes), np.int64)
         counts[inner], counts[~inner] = np.diff(reference.edges), np.diff(others.edges).reshape(-1, nodes)
         edges = np.concatenate([[0], np.cumsum(counts.ravel())])
-        columns = np.empty(edges[-1], np.int64)
-        values = np.empty((edges[-1], *reference.values.shape[1:]))
+        columns, values = room(edges[-1], dtype=torch.long), room(edges[-1], *reference.values.shape[1:])
         starts = edges[:-1:nodes]
         steps = self.natural[reference.columns] - self.natural[self.middle]
         fill = compiled.shift_rows if compiled.available() else _shift_rows
