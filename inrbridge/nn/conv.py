@@ -64,9 +64,6 @@ class LocalLayer(nn.Module):
     def _check(self, sampled: Sampled) -> None:
         check_channels(sampled, self.in_channels, f"{type(self).__name__}({self.in_channels}, {self.out_channels})")
 
-    def _finish(self, target, values: Tensor) -> Sampled:
-        return Sampled(target, values if self.bias is None else values + self.bias.to(values.dtype))  # under autocast, too
-
     def _draw(self, generator: torch.Generator | None) -> None:
         """Draw `weight` (out, in / groups, ..) and `bias` as torch draws those of a convolution."""
         bound = 1 / math.sqrt(self.weight[0].numel())
@@ -78,7 +75,7 @@ class LocalLayer(nn.Module):
         """Apply the stencil of `rule` and the kernel that `weight` holds."""
         stencil = build_stencil(self.rule, sampled.discretization, border=self.border, stride=self.stride)
         kernel = self.weight.flatten(2).permute(2, 1, 0)
-        return self._finish(stencil.target, stencil.apply(sampled.values, kernel, self.groups))
+        return Sampled(stencil.target, stencil.apply(sampled.values, kernel, self.groups, self.bias))
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}, border={self.border!r}"
@@ -266,7 +263,7 @@ class MLPConv(LocalLayer):
         values = sampled.values
         scaled = _kernel_places(sampled.discretization, self.rule, self.border, self.stride, values.dtype, values.device)
         learned = self._mixture_at(scaled) if self.bins is None else (self._kernel_at(scaled),)
-        return self._finish(stencil.target, stencil.apply(values, *learned))
+        return Sampled(stencil.target, stencil.apply(values, *learned, bias=self.bias))
 
     def _kernel_at(self, scaled: Tensor) -> Tensor:
         return self.kernel_net(scaled).unflatten(-1, (self.in_channels, self.out_channels))

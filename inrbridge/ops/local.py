@@ -22,7 +22,7 @@ from inrbridge.ops.plain import LocalOperator
 from inrbridge.ops.sparse import SparseRows
 
 
-def apply_local(number: int, values: Tensor, *shared: Tensor) -> Tensor:
+def apply_local(number: int, values: Tensor, *shared: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply an operator of points-first tensors to values (b, n_in, c) and what its fields share -> (b, n_out, o).
 
     Memory lies points first before and after, so that a local operator that follows another copies nothing. Under autocast
@@ -30,12 +30,14 @@ def apply_local(number: int, values: Tensor, *shared: Tensor) -> Tensor:
 
     Args:
         number: of the operator's form (`Dispatched.form`), by which a compiled graph knows it.
+        bias: (o,), added to the output where it lies: another tensor of that size costs as much as a sixth of the operator.
     """
     device = values.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         values, *shared = (t.to(dtype) for t in (values, *shared))
-    return apply_number(number, values.transpose(0, 1).contiguous(), *shared).transpose(0, 1)
+    out = apply_number(number, values.transpose(0, 1).contiguous(), *shared)
+    return (out if bias is None else out.add_(bias.to(out.dtype))).transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

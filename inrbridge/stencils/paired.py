@@ -30,18 +30,18 @@ class PairStencil:
     def nodes(self) -> int:
         return len(self.offsets)
 
-    def apply(self, values: Tensor, features: Tensor, kernel: Tensor) -> Tensor:
-        """Return y_i = sum_u (sum_j P[i,u,j] f_j) sum_h features[u,h] W_h.
+    def apply(self, values: Tensor, features: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return y_i = sum_u (sum_j P[i,u,j] f_j) sum_h features[u,h] W_h + bias.
 
         Args:
             values: f, (b, n_in, c).
             features: of the kernel at the offsets, (u, h).
-            kernel: W, (h, c, o).
+            kernel: W, (h, c, o). bias: (o,).
 
         Returns:
             (b, n_out, o).
         """
-        return apply_local(_form_number(self), values, features, kernel)
+        return apply_local(_form_number(self), values, features, kernel, bias=bias)
 
     @cached_property
     def operator(self) -> MixedPairs:

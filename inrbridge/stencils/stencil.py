@@ -38,9 +38,9 @@ class Stencil:
         """Build P from its entries (e,) in any order: rows i * nodes + k, columns j, weights; all on the CPU."""
         return cls(target, n_in, nodes, SparseRows.from_entries(rows, columns, weights.double(), len(target) * nodes))
 
-    def apply(self, values: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
-        """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k: values (b, n_in, c), kernel (k, c / groups, o) -> (b, n_out, o)."""
-        return apply_local(form_number(self, groups), values, kernel)
+    def apply(self, values: Tensor, kernel: Tensor, groups: int = 1, bias: Tensor | None = None) -> Tensor:
+        """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k + bias: (b, n_in, c), (k, c / groups, o), (o,) -> (b, n_out, o)."""
+        return apply_local(form_number(self, groups), values, kernel, bias=bias)
 
     def operator(self, groups: int) -> Dispatched:
         """The operator that applies P in some number of groups of channels; made once."""
@@ -81,9 +81,9 @@ class BinnedStencil:
     def nodes(self) -> int:
         return self.pairs.shape[1]
 
-    def apply(self, values: Tensor, kernel: Tensor) -> Tensor:
-        """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k: values (b, n_in, c), kernel (k, c, o) -> (b, n_out, o)."""
-        return apply_local(form_number(self), values, kernel)
+    def apply(self, values: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return y_i = sum_k (sum_j P[i,k,j] f_j) W_k + bias: (b, n_in, c), (k, c, o), (o,) -> (b, n_out, o)."""
+        return apply_local(form_number(self), values, kernel, bias=bias)
 
     def operator(self, groups: int = 1) -> Dispatched:
         """The operator that applies P, made once."""

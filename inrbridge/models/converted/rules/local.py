@@ -177,8 +177,8 @@ def convolve(run: Run, input, weight, bias=None, stride=1, padding=0, dilation=1
         if run.reading.kernel == "spline" and math.prod(size) > 1
         else nodes.reconstruction(run, _off_grid(border))
     )
-    values = stencil.apply(x.sampled().values, weight.flatten(2).permute(2, 1, 0), groups)
-    return feature_map(Sampled(nodes.target.points, values if bias is None else values + bias), nodes.target)
+    values = stencil.apply(x.sampled().values, weight.flatten(2).permute(2, 1, 0), groups, bias)
+    return feature_map(Sampled(nodes.target.points, values), nodes.target)
 
 
 @rule("Conv1d", "Conv2d", "Conv3d", reads_padding=True)
