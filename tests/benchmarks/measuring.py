@@ -98,6 +98,20 @@ def passes(apply: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor, 
     return {"forward": forward, "forward+backward": both}
 
 
+def recorded(run: Callable[[], object]) -> Callable[[], None]:
+    """The run as a CUDA graph: what the GPU does, without what the host does."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # a graph cannot hold first calls, which compile and choose kernels
+        for _ in range(4):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
 def _short(milliseconds: float) -> float:
     return float(f"{milliseconds:.4g}")
 

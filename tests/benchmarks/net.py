@@ -13,7 +13,7 @@ CUDA graph.
 from collections.abc import Callable
 
 import torch
-from measuring import arguments, contest, wanted
+from measuring import arguments, contest, recorded, wanted
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -84,23 +84,10 @@ def graphed(run: Callable) -> Callable:
     def replay():
         nonlocal graph
         if graph is None:
-            graph = captured(run)
-        graph.replay()
+            graph = recorded(run)
+        graph()
 
     return replay
-
-
-def captured(run: Callable) -> torch.cuda.CUDAGraph:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(4):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph
 
 
 def readers(kind: str, what: str, device: str) -> dict[str, Callable[[], object]]:

@@ -15,7 +15,7 @@ import time
 import traceback
 
 import torch
-from measuring import arguments, contest, wanted
+from measuring import arguments, contest, recorded, wanted
 from torch.nn import functional
 
 from inrbridge import Box, Product, Sphere, build_field, sampling, stack
@@ -86,20 +86,6 @@ def pair(fields, x, gradients):
         return values
 
     return ours, loop
-
-
-def recorded(run):
-    """The same as a CUDA graph, without what the host does."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
 
 
 def ways(ours, args):
