@@ -141,22 +141,6 @@ void turn(const Place* starts, const Place* index, const T* weight, const Place*
 
 extern "C" {
 
-// The stencil with its inputs and outputs exchanged: entries (i * nodes + k, j) become (j * nodes + k, i), i ascending in a row.
-void patches_exchange(const Index* offsets, const Index* columns, const double* weights, Index count, Index nodes, Index width,
-                      Index* to_offsets, Index* to_columns, double* to_weights) {
-    std::fill(to_offsets, to_offsets + width * nodes + 1, 0);
-    for (Index row = 0; row < count * nodes; ++row)
-        for (Index e = offsets[row]; e < offsets[row + 1]; ++e) ++to_offsets[columns[e] * nodes + row % nodes + 1];
-    std::partial_sum(to_offsets, to_offsets + width * nodes + 1, to_offsets);
-    std::vector<Index> next(to_offsets, to_offsets + width * nodes);
-    for (Index row = 0; row < count * nodes; ++row)
-        for (Index e = offsets[row]; e < offsets[row + 1]; ++e) {
-            Index to = next[columns[e] * nodes + row % nodes]++;
-            to_columns[to] = row / nodes;
-            to_weights[to] = weights[e];
-        }
-}
-
 // Patches of `size` points. order (count): the points, patch after patch; starts (count * nodes + 1), index and weight (entries):
 // the rows in that order, with places in the halo of their patch for columns; halo_starts (patches + 1) and halo (at most the
 // entries long): columns.

@@ -54,18 +54,6 @@ def available(points: int, nodes: int, width: int, entries: int) -> bool:
     return 0 < points * nodes < 2**31 and 0 < width * nodes < 2**31 and entries < 2**31 and library("patches") is not None
 
 
-def exchange(columns: Tensor, weights: Tensor, offsets: Tensor, nodes: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Exchange inputs and outputs: entries (i * nodes + k, j) become (j * nodes + k, i). All as in `ops.sparse.SparseRows`.
-
-    Returns:
-        columns, weights and offsets (width * nodes + 1,).
-    """
-    points = (len(offsets) - 1) // nodes
-    out = torch.empty_like(columns), torch.empty_like(weights), offsets.new_empty(width * nodes + 1)
-    call("patches", "patches_exchange", offsets, columns, weights, points, nodes, width, out[2], out[0], out[1])
-    return out
-
-
 def cut(
     columns: Tensor, weights: Tensor, offsets: Tensor, nodes: int, width: int, dtype: torch.dtype, size: int = SIZE
 ) -> Patches:

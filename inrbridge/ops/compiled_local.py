@@ -31,10 +31,10 @@ class PatchedStencil:
     def patches(self, dtype: torch.dtype, exchanged: bool) -> patches.Patches:
         """The patches with weights of a dtype."""
         if (dtype, exchanged) not in self._cut:
-            parts, width = self.matrix[:3], self.width
+            matrix, width = self.matrix, self.width
             if exchanged:
-                parts, width = patches.exchange(*parts, self.nodes, width), self.points
-            self._cut[dtype, exchanged] = patches.cut(*parts, self.nodes, width, dtype)
+                matrix, width = matrix.exchanged(self.nodes, width), self.points
+            self._cut[dtype, exchanged] = patches.cut(*matrix[:3], self.nodes, width, dtype)
         return self._cut[dtype, exchanged]
 
 

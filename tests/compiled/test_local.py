@@ -138,7 +138,7 @@ def test_both_paths_give_the_same_layer(box_stencil, generator):
 def test_patches_hold_the_stencil(box_stencil, size, exchanged):
     parts, dense = box_stencil.matrix[:3], box_stencil.dense()
     if exchanged:
-        parts, dense = patches.exchange(*parts, 9, 50), dense.permute(2, 1, 0)
+        parts, dense = box_stencil.matrix.exchanged(9, 50)[:3], dense.permute(2, 1, 0)
     cut = patches.cut(*parts, 9, 50, torch.float64, size)
     assert torch.equal(cut.order.long().sort().values, torch.arange(50))
     found = torch.zeros_like(dense)
