@@ -23,6 +23,7 @@ from inrbridge.training.config import AugmentConfig, load_config
 from inrbridge.training.distributed import World
 from inrbridge.training.minibatches import Minibatches
 from inrbridge.training.model_folder import Card
+from inrbridge.training.seeding import generator
 from inrbridge.training.tasks import Batch, Dense, Origin, make_task
 
 BOX = Box.centered(2)
@@ -199,7 +200,7 @@ def test_labels_are_read_at_the_points_asked_for():
     """The trap: labels of the nearest pixel, or of the points of the trunk, are other labels."""
     data, model = Discs(), Small(BOX, 1, 2)
     points = sampling.lattice(BOX, 64)
-    chances = lambda *what: torch.Generator().manual_seed(hash(what) % 1000)  # noqa: E731
+    chances = functools.partial(generator, 0)
     for targets in (points_table(), pixels(), TargetFields(Truth())):
         task = Dense(targets, n=13)
         for options in ({}, {"chances": chances}):
@@ -210,7 +211,8 @@ def test_labels_are_read_at_the_points_asked_for():
             values = found.values[..., 0] if found.values.ndim == 3 else found.values
             assert torch.equal(values[scored].float(), truth[scored])
             assert not options or coords.shape[1] == 13
-    assert not torch.equal(truth, torch.stack([disc(4)(points.points[:13]), disc(2)(points.points[:13])])[..., 0])
+        trunk = points.points[:13]
+        assert not torch.equal(truth, torch.stack([disc(4)(trunk), disc(2)(trunk)])[..., 0])
 
 
 def test_under_augmentation_labels_move_with_the_field():
