@@ -67,7 +67,7 @@ def perceptron(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     torch.Size([5, 3, 1])
     """
     for kernels in (_compiled, _gpu):
-        if kernels.available(x, layers) and is_eager():
+        if is_eager() and kernels.available(x, layers):
             return _run(kernels, x, layers).to(x.dtype)
     first, last = layers[0], layers[-1]
     if last.kind not in _compiled.KINDS:  # it stands alone behind the others, which kernels may know
@@ -87,7 +87,7 @@ def fitting_gradients(x: Tensor, layers: Sequence[Layer], targets: Tensor, scale
     Args:
         x: (b, n, in), or (n, in) shared by all; layers: as `perceptron` takes them; targets: (b, n, out).
     """
-    if not (_compiled.available(x, layers) and is_eager() and targets.dtype == x.dtype):
+    if not (is_eager() and _compiled.available(x, layers) and targets.dtype == x.dtype):
         return None
     with torch.no_grad():
         pairs = zip(*_compiled.fitting_gradients(x, layers, targets, scale), strict=True)

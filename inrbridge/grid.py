@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from inrbridge.batched import asks_gradient, slices, table_rows
 from inrbridge.compiled import corners as _compiled
@@ -25,6 +26,7 @@ from inrbridge.transforms import rescale
 
 MAX_DIM = 4  # a cubic stencil in d dimensions has 4^d neighbours
 CHUNK = 2**22  # point-neighbour pairs that are held at once: 50 MB of indices and weights
+_TORCH_SAMPLES = (torch.float32, torch.float64)
 EVALUATED_AT_ONCE = 2**16  # points of a signal, when it is sampled
 
 
@@ -124,6 +126,8 @@ class GridField(nn.Module):
 
     def _interpolate(self, points: Tensor, samples: Tensor) -> Tensor:
         """Apply the stencils of points (n, d) or (b, n, d) to samples (b, *shape, c) -> (b, n, c), some points at a time."""
+        if self._suits_torch(points, samples):
+            return self._sampled_by_torch(points, samples)
         taps = _INTERPOLATIONS[self.interpolation][0] ** self.domain.dim
         table, own = samples.flatten(1, -2), points.ndim == 3
         parts = []
@@ -134,10 +138,32 @@ class GridField(nn.Module):
             parts.append(table_rows(table, index.unsqueeze(0), weights.unsqueeze(0)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    def _suits_torch(self, points: Tensor, samples: Tensor) -> bool:
+        """Say whether torch's own interpolation is the quickest: it is one kernel, but knows no second derivatives, and finds
+        the corners of points that fields share anew for each."""
+        fits = self.interpolation == "linear" and self.domain.dim <= 3 and points.dtype == samples.dtype in _TORCH_SAMPLES
+        fits = fits and is_eager() and not asks_gradient(points, (samples,))
+        apart = points.ndim == 3 or len(samples) == 1 or points.device.type != "cpu"
+        return fits and apart and not self._finds_corners(points)
+
+    def _sampled_by_torch(self, points: Tensor, samples: Tensor) -> Tensor:
+        low, size = (points.new_tensor(side) for side in (self.domain.low, self.domain.size))
+        places = ((points - low) / size * 2 - 1).flip(-1)  # the last axis of samples comes first
+        values = samples.movedim(-1, 1)
+        if self.domain.dim == 1:  # a picture one pixel high
+            places, values = torch.cat([places, torch.zeros_like(places)], -1), values.unsqueeze(2)
+        lines = places.expand(len(samples), -1, -1).reshape(len(samples), *[1] * (values.ndim - 3), *places.shape[-2:])
+        found = functional.grid_sample(values, lines, padding_mode="border", align_corners=self.align_corners)
+        return found.flatten(2).mT + 0 * points.sum(-1, keepdim=True)  # where a point is no number, neither is the value
+
+    def _finds_corners(self, points: Tensor) -> bool:
+        """Say whether the compiled kernel serves points."""
+        return _compiled.available(points, self.shape)
+
     def _stencil(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples around points (m, d) and their weights: index (m, taps^d), weights (m, taps^d)."""
         taps, first, weigh = _INTERPOLATIONS[self.interpolation]
-        if is_eager() and _compiled.available(points, self.shape) and not asks_gradient(points, ()):
+        if is_eager() and self._finds_corners(points) and not asks_gradient(points, ()):
             return _compiled.corners(points.detach(), self.shape, self.domain.low, self.domain.size, self.align_corners, taps)
         index = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
         weights = points.new_ones(len(points), 1)

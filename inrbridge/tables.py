@@ -134,7 +134,7 @@ def _dots(tables: Tensor, rows: Tensor, grad: Tensor) -> Tensor:
 
 def _is_compiled(tables: Tensor, dtype: torch.dtype) -> bool:
     """Say whether the compiled kernels do the work; a recorder of graphs sees plain torch."""
-    return _compiled.available(tables, dtype) and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and _compiled.available(tables, dtype)
 
 
 def _of_fields(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ import torch
 from reference_fields import interpolate, loop
 
 from inrbridge import FunctionField, GridField, open_field, save_field, stack
+from inrbridge.compiled import building
 from inrbridge.domains import Ball, Box
 from inrbridge.errors import ConfigError, ShapeMismatch
 from inrbridge.grid import GridFormat
@@ -88,18 +89,30 @@ def test_chunks_of_the_stencil_change_nothing(generator, monkeypatch):
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("interpolation", ["linear", "cubic"])
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 9)])
-def test_plain_torch_gives_the_same(shape, interpolation, align_corners, generator, monkeypatch):
+def test_every_path_gives_the_same(shape, interpolation, align_corners, generator, monkeypatch):
+    """Compiled kernels, torch's own interpolation (of linear grids without a compiler, and on a GPU), and stencils in torch."""
     fields = [make(shape, interpolation, align_corners, generator) for _ in range(3)]
     x = 1.5 * inside(fields[0].domain, 2000, generator)  # beyond the box too
-    x[7, 0] = torch.nan
+    x[7, 0], x[8, -1] = torch.nan, torch.inf
     asked = [(fields[0], x), (stack(fields), x[:50]), (stack(fields), x[:60].reshape(3, 20, -1))]
+    calls = []
+    kept = torch.nn.functional.grid_sample
+    monkeypatch.setattr(
+        "inrbridge.grid.functional.grid_sample", lambda *given, **more: (calls.append(1), kept(*given, **more))[1]
+    )
     for dtype, near in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
         monkeypatch.delenv("INRBRIDGE_COMPILED", raising=False)
-        expected = [field(points.to(dtype), *[False] * (field is not fields[0])) for field, points in asked]
+        typed = [(field.to(dtype=dtype), points.to(dtype), [False] * (field is not fields[0])) for field, points in asked]
+        expected = [field(points, *unchecked) for field, points, unchecked in typed]
+        assert building.library("corners") is None or not calls
         monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
-        found = [field(points.to(dtype), *[False] * (field is not fields[0])) for field, points in asked]
+        found = [field(points, *unchecked) for field, points, unchecked in typed]
+        assert len(calls) == (2 if interpolation == "linear" and len(shape) <= 3 else 0)
         torch.testing.assert_close(found, expected, rtol=near, atol=near, equal_nan=True)
-        assert found[0][7].isnan().all() and int(found[0].isnan().any(1).sum()) == 1
+        plain = [field(points.clone().requires_grad_(), *unchecked).detach() for field, points, unchecked in typed]
+        torch.testing.assert_close(plain, expected, rtol=near, atol=near, equal_nan=True)
+        assert found[0][7:9].isnan().all() and int(found[0].isnan().any(1).sum()) == 2
+        calls.clear()
 
 
 def test_copies_of_points_under_vmap(generator):

@@ -3,6 +3,11 @@
 Nothing is compiled at install, and nothing is asked of a machine: without a compiler, or with INRBRIDGE_COMPILED=0, `library`
 returns None and the caller takes its plain torch path. The files know nothing of Python or torch (plain C functions on
 pointers), so that a build takes seconds and serves every version of both.
+
+A format's package may bring files of its own:
+
+    _sources = Sources(Path(__file__).parent)  # when the package is imported
+    found = _sources.library("levels")         # levels.cpp beside this file, which may include the headers here
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -28,12 +33,26 @@ _PATIENCE = 300  # seconds that a compiler may take
 _log = logging.getLogger(__name__)
 
 
-def library(name: str) -> ctypes.CDLL | None:
-    """Return the functions of NAME.cpp, built if this machine has not built them yet; None where that cannot be done.
+class Sources:
+    """The C++ files and headers of a folder, read at once: a running process keeps those that its Python calls, whatever an
+    upgrade writes there before they are built."""
 
-    INRBRIDGE_COMPILED=0 switches compiled kernels off, CXX names the compiler, INRBRIDGE_CACHE the folder of what was built.
-    """
-    return None if os.environ.get("INRBRIDGE_COMPILED") == "0" else _loaded(name)
+    def __init__(self, folder: Path):
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".cpp", ".h"))
+        self._texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+        self._loaded: dict[str, ctypes.CDLL | None] = {}
+
+    def library(self, name: str) -> ctypes.CDLL | None:
+        """Return the functions of NAME.cpp, built if this machine has not built them yet; None where that cannot be done.
+
+        INRBRIDGE_COMPILED=0 switches compiled kernels off, CXX names the compiler, INRBRIDGE_CACHE the folder of what was
+        built.
+        """
+        if os.environ.get("INRBRIDGE_COMPILED") == "0":
+            return None
+        if name not in self._loaded:
+            self._loaded[name] = _load(name, self._texts)
+        return self._loaded[name]
 
 
 def describe() -> str:
@@ -44,14 +63,13 @@ def describe() -> str:
     return f"by {compiler}, kept in {_cache()}" if compiler else "none, for want of a C++ compiler; plain torch does the same"
 
 
-@functools.cache
-def _loaded(name: str) -> ctypes.CDLL | None:
+def _load(name: str, texts: Mapping[str, str]) -> ctypes.CDLL | None:
     compiler = _compiler()
     if compiler is None:
         _log.info("no C++ compiler: the plain torch path does the work of %s", name)
         return None
     try:
-        return ctypes.CDLL(str(_built(name, compiler)))
+        return ctypes.CDLL(str(_built(name, texts, compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
         _log.warning("could not build the compiled kernels %s, the plain torch path does their work: %s", name, reason)
@@ -64,31 +82,33 @@ def _compiler() -> str | None:
     return next((path for path in found if path), None)
 
 
-def _built(name: str, compiler: str) -> Path:
+def _built(name: str, texts: Mapping[str, str], compiler: str) -> Path:
     """The library of NAME.cpp; its name tells everything that it depends on."""
-    sources = [_FOLDER / f"{name}.cpp", *sorted(_FOLDER.glob("*.h"))]
+    needed = {f"{name}.cpp": texts[f"{name}.cpp"]}
+    needed |= {file: text for some in (_CORE._texts, texts) for file, text in some.items() if file.endswith(".h")}
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=_PATIENCE).stdout
-    facts = [version, _processor(), *_flags(), *map(str, _openmp()), *(source.read_text() for source in sources)]
+    facts = [version, _processor(), *_flags(), *map(str, _openmp()), *needed.values()]
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:20]
     folder = _cache()
     built = folder / f"{name}-{digest}.so"
     with _alone(folder / f"{name}.lock"):  # many processes of one run start together
         if not built.exists():
-            _build(sources[0], built, compiler)
+            _build(f"{name}.cpp", needed, built, compiler)
     return built
 
 
-def _build(source: Path, built: Path, compiler: str) -> None:
-    _log.info("compiling %s once for this machine", source.name)
+def _build(source: str, needed: Mapping[str, str], built: Path, compiler: str) -> None:
+    _log.info("compiling %s once for this machine", source)
     with tempfile.TemporaryDirectory(dir=built.parent) as work:
-        parts, out = Path(work, "parts.o"), Path(work, "out.so")
-        run = functools.partial(subprocess.run, capture_output=True, text=True, check=True, timeout=_PATIENCE)
+        for file, text in needed.items():
+            Path(work, file).write_text(text, encoding="utf-8")
+        run = functools.partial(subprocess.run, capture_output=True, text=True, check=True, timeout=_PATIENCE, cwd=work)
         try:
-            run([compiler, *_flags(), "-fopenmp", "-c", str(source), "-o", str(parts)])
-            run([compiler, "-shared", str(parts), *map(str, _openmp() or ["-fopenmp"]), "-o", str(out)])
+            run([compiler, *_flags(), "-fopenmp", "-c", source, "-o", "parts.o"])
+            run([compiler, "-shared", "parts.o", *map(str, _openmp() or ["-fopenmp"]), "-o", "out.so"])
         except subprocess.CalledProcessError:  # a compiler without OpenMP: one thread, or the same error again
-            run([compiler, *_flags(), "-shared", str(source), "-o", str(out)])
-        os.replace(out, built)
+            run([compiler, *_flags(), "-shared", source, "-o", "out.so"])
+        os.replace(Path(work, "out.so"), built)
 
 
 def _flags() -> list[str]:
@@ -139,3 +159,7 @@ def _alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+_CORE = Sources(_FOLDER)
+library = _CORE.library

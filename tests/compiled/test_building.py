@@ -18,15 +18,18 @@ needs_compiler = pytest.mark.skipif(building._compiler() is None, reason="no C++
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of kernels and an empty cache, for this test alone."""
-    monkeypatch.setattr(building, "_FOLDER", tmp_path)
     monkeypatch.setenv("INRBRIDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("INRBRIDGE_COMPILED", raising=False)
-    for cached in (building._loaded, building._cache, building._compiler):
+    for cached in (building._cache, building._compiler):
         cached.cache_clear()
     yield tmp_path
     monkeypatch.undo()
-    for cached in (building._loaded, building._cache, building._compiler):
+    for cached in (building._cache, building._compiler):
         cached.cache_clear()
+
+
+def library(folder, name="kernel"):
+    return building.Sources(folder).library(name)
 
 
 def built(folder):
@@ -36,11 +39,10 @@ def built(folder):
 @needs_compiler
 def test_a_kernel_is_built_once(folder):
     (folder / "kernel.cpp").write_text(ANSWER)
-    assert building.library("kernel").answer() == 42
+    assert library(folder).answer() == 42
     (only,) = built(folder)
     stamp = (folder / "cache" / "compiled" / only).stat().st_mtime_ns
-    building._loaded.cache_clear()
-    assert building.library("kernel").answer() == 42
+    assert library(folder).answer() == 42
     assert (folder / "cache" / "compiled" / only).stat().st_mtime_ns == stamp
     assert not list((folder / "cache" / "compiled").glob("tmp*"))
 
@@ -50,9 +52,23 @@ def test_another_source_or_header_is_another_library(folder):
     (folder / "kernel.cpp").write_text('#include "number.h"\nextern "C" int answer() { return NUMBER; }\n')
     for count, number in enumerate((1, 2), 1):
         (folder / "number.h").write_text(f"#define NUMBER {number}\n")
-        building._loaded.cache_clear()
-        assert building.library("kernel").answer() == number
+        assert library(folder).answer() == number
         assert len(built(folder)) == count
+
+
+@needs_compiler
+def test_a_process_keeps_the_sources_that_it_started_with(folder):
+    (folder / "kernel.cpp").write_text(ANSWER)
+    sources = building.Sources(folder)
+    (folder / "kernel.cpp").write_text(ANSWER.replace("42", "43"))  # an upgrade, before the first use
+    assert sources.library("kernel").answer() == 42 and sources.library("kernel") is sources.library("kernel")
+    assert library(folder).answer() == 43
+
+
+@needs_compiler
+def test_files_of_other_packages_may_include_the_headers_here(folder):
+    (folder / "kernel.cpp").write_text('#include "gemm.h"\nextern "C" int answer() { return int(inrbridge::round_up(41, 2)); }\n')
+    assert library(folder).answer() == 42
 
 
 @needs_compiler
@@ -61,7 +77,7 @@ def test_threads_are_those_of_torch(folder):
         '#include <omp.h>\nextern "C" int count() {\n  int n = 0;\n#pragma omp parallel\n#pragma omp single\n'
         "  n = omp_get_num_threads();\n  return n;\n}\n"
     )
-    count, before = building.library("kernel").count, torch.get_num_threads()
+    count, before = library(folder).count, torch.get_num_threads()
     if b"libgomp" not in subprocess.run(["ldd", str(next((folder / "cache").rglob("*.so")))], capture_output=True).stdout:
         pytest.skip("a compiler without libgomp")
     try:
@@ -75,7 +91,7 @@ def test_threads_are_those_of_torch(folder):
 @needs_compiler
 def test_a_file_that_does_not_compile_is_said_once_and_not_in_the_way(folder, caplog):
     (folder / "kernel.cpp").write_text("this is not C++\n")
-    assert building.library("kernel") is None and building.library("kernel") is None
+    assert (sources := building.Sources(folder)).library("kernel") is None and sources.library("kernel") is None
     assert len([record for record in caplog.records if "kernel" in record.getMessage()]) == 1
     assert not built(folder)
 
@@ -84,14 +100,14 @@ def test_no_compiler_is_no_error(folder, monkeypatch):
     (folder / "kernel.cpp").write_text(ANSWER)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CXX", raising=False)
-    assert building.library("kernel") is None
+    assert library(folder) is None
     assert building.describe().startswith("none")
 
 
 def test_kernels_can_be_switched_off(folder, monkeypatch):
     (folder / "kernel.cpp").write_text(ANSWER)
     monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
-    assert building.library("kernel") is None
+    assert library(folder) is None
     assert not (folder / "cache").exists()
 
 
@@ -100,15 +116,15 @@ def test_a_cache_that_cannot_be_written_is_replaced(folder, monkeypatch):
     (folder / "kernel.cpp").write_text(ANSWER)
     (folder / "file").write_text("no folder")
     monkeypatch.setenv("INRBRIDGE_CACHE", str(folder / "file"))
-    assert building.library("kernel").answer() == 42
+    assert library(folder).answer() == 42
 
 
 @needs_compiler
 def test_processes_that_start_together_build_one_library(folder):
     (folder / "kernel.cpp").write_text(ANSWER)
     code = (
-        "import sys; from pathlib import Path; from inrbridge.compiled import building; "
-        "building._FOLDER = Path(sys.argv[1]); print(building.library('kernel').answer())"
+        "import sys; from pathlib import Path; from inrbridge.compiled.building import Sources; "
+        "print(Sources(Path(sys.argv[1])).library('kernel').answer())"
     )
 
     def start(_):
