@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrbridge.compiled import perceptron as _compiled
+from inrbridge.compiled.building import Sources
 from inrbridge.compiled.calling import is_eager
 from inrbridge.compiled.perceptron import Layer
 from inrbridge.gpu import perceptron as _gpu
 from inrbridge.tables import Recall, side_by_side, table_rows, weighted_rows
 
-__all__ = ["ACTIVATIONS", "Layer", "Recall", "asks_gradient", "fitting_gradients", "linear", "perceptron", "side_by_side",
-           "slices", "table_rows", "unset_linear", "weighted_rows"]  # fmt: skip
+__all__ = ["ACTIVATIONS", "Layer", "Recall", "Sources", "asks_gradient", "fitting_gradients", "is_eager", "linear", "perceptron",
+           "side_by_side", "slices", "table_rows", "unset_linear", "weighted_rows"]  # fmt: skip
 
 # Values of a layer that stay in a core's cache: measured twice as fast as one pass over 600 networks 2-32-32-1 at 1024 points,
 # and never slower.

@@ -4,7 +4,7 @@ table surround a point on each level, and with which weights.
     scale_l = 2^(l log2 growth) base - 1,   resolution_l = ceil(scale_l) + 1,   position = scale_l u + 1/2
     row = sum_d q_d resolution^d where the level fits its rows, else xor_d(q_d prime_d), in unsigned 32-bit numbers, mod rows
 
-That is tiny-cuda-nn's; other code bases differ by what `LAYOUTS` says.
+That is tiny-cuda-nn's; other code bases differ by what `LAYOUTS` says. `cells` finds the same, compiled for the CPU.
 """
 
 import math
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from inrbridge import errors
+from inrbridge.batched import is_eager
 from inrbridge.options import changed_options
+from inrbridge_ngp import cells as _compiled
 
 HASHES = {
     "coherent-prime": (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737),
@@ -179,28 +181,54 @@ class GridSpec:
             Rows of the table (levels, m, corners) int64 or int32, and weights (levels, m, corners) in the dtype of u,
             differentiable in u. There are 2^dim corners, or one where the interpolation is "nearest".
         """
+        if not _compiled.available(u):
+            position = self._positions(u)
+            return self._rows(self._ends(position)), self._weights(position)
+        rows, weights = self._finder(u)
+        asked = torch.is_grad_enabled() and u.requires_grad and self.interpolation != "nearest"
+        return rows, self._weights(self._positions(u)) if asked else weights
+
+    @cached_property
+    def _finder(self) -> _compiled.Finder:
+        factors = [HASHES[self.hash][: self.dim] if strides is None else strides for strides in self._strides]
+        hashed = [strides is None for strides in self._strides]
+        whole = (np.array(numbers, dtype=np.int64) for numbers in (factors, hashed, self.sizes, self.offsets[:-1]))
+        return _compiled.Finder(
+            self.scales.astype(np.float64), *whole, shift=self._shift, wide=self.layout == "tcnn",
+            ceils=self.layout == "nerfstudio", smooth=self.interpolation == "smoothstep", nearest=self.interpolation == "nearest",
+        )  # fmt: skip
+
+    @property
+    def _shift(self) -> float:
+        return 0.5 if self.layout in ("tcnn", "torch-ngp", "torch-ngp-early") else 0.0
+
+    def _positions(self, u: Tensor) -> Tensor:
+        """Places of points u (m, dim) in the lattice of each level: (levels, dim, m)."""
         scales = torch.from_numpy(self.scales).to(u.device, torch.float64)[:, None, None]
-        across = u.mT  # points last: every step below runs along them
+        across = u.mT  # points last: every step from here on runs along them
         if self.layout == "tcnn":
-            # in float64 and rounded once, as the fused multiply-add of the kernels
-            position = (across.double() * scales + 0.5).to(u.dtype)  # (levels, dim, m)
-        else:
-            shift = 0.5 if self.layout in ("torch-ngp", "torch-ngp-early") else 0.0
-            position = across * scales.to(u.dtype) + shift
-        floor = position.detach().floor()
-        low = floor.to(torch.int64)
+            return (across.double() * scales + self._shift).to(u.dtype)  # rounded once, as the fused kernels do
+        return across * scales.to(u.dtype) + self._shift
+
+    def _ends(self, position: Tensor) -> list[Tensor]:
+        """The ends, one or two, of the cells along each axis (levels, dim, m), int64."""
+        low = position.detach().floor().to(torch.int64)
         if self.interpolation == "nearest":
-            rows = self._rows([low])
-            return rows, torch.ones(rows.shape, dtype=u.dtype, device=u.device)
-        high = position.detach().ceil().to(torch.int64) if self.layout == "nerfstudio" else low + 1
-        weight = position - floor
+            return [low]
+        return [low, position.detach().ceil().to(torch.int64) if self.layout == "nerfstudio" else low + 1]
+
+    def _weights(self, position: Tensor) -> Tensor:
+        """(levels, dim, m) -> (levels, m, corners)."""
+        if self.interpolation == "nearest":
+            return torch.ones(len(position), position.shape[2], 1, dtype=position.dtype, device=position.device)
+        weight = position - position.detach().floor()
         if self.interpolation == "smoothstep":
             weight = weight * weight * (3 - 2 * weight)
         pair = (1 - weight, weight)
         weights = [side[:, 0] for side in pair]
         for d in range(1, self.dim):
             weights = [found * side[:, d] for found in weights for side in pair]
-        return self._rows([low, high]), torch.stack(weights, -1)
+        return torch.stack(weights, -1)
 
     def _rows(self, ends: list[Tensor]) -> Tensor:
         """Number the rows of corners: one or two ends (levels, dim, m) along each axis -> (levels, m, corners)."""
@@ -228,9 +256,8 @@ class GridSpec:
 
 def _remainder(rows: Tensor, sizes: Tensor) -> Tensor:
     """Return rows (levels, m, corners), whose 32 bits are unsigned, modulo sizes (levels, 1, 1)."""
-    if (
-        rows.device.type == "cpu" and rows.numel() and int(sizes.max()) < 2**30
-    ):  # points in the cube are less than one turn beyond: no division is needed
+    if rows.device.type == "cpu" and is_eager() and rows.numel() and int(sizes.max()) < 2**30:
+        # points in the cube are less than one turn beyond: no division is needed
         least, most = torch.aminmax(rows.flatten(1), dim=1)
         if bool((least >= 0).all()) and bool((most < 2 * sizes.flatten()).all()):
             return torch.where(rows >= sizes, rows - sizes, rows)
