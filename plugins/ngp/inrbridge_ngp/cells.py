@@ -16,9 +16,11 @@ from inrbridge.batched import Sources, is_eager
 _sources = Sources(Path(__file__).parent)
 _NAMES = {torch.float32: "cells_float", torch.float64: "cells_double"}
 _ARGUMENTS = [
-    *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 5, ctypes.c_double, *[ctypes.c_int64] * 4,
-    ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p,
+    ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_double, *[ctypes.c_int64] * 4,
+    ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2,
 ]  # fmt: skip
+MOST_DIMENSIONS = 7
+LEVEL = np.dtype([("scale", "f8"), ("size", "i8"), ("first", "i8"), ("is_hashed", "i8"), ("factors", "i8", MOST_DIMENSIONS)])
 
 
 def available(u: Tensor) -> bool:
@@ -31,19 +33,17 @@ class Finder:
     """What the kernel knows of a grid.
 
     Attributes:
-        scales: (levels,) steps along the unit interval, of which `shift` is the first.
-        factors: (levels, dim) of whole numbers along each axis in the number of a row.
-        hashed, sizes, firsts: (levels,) whether those are joined by xor, a level's rows, and its first row.
+        levels: (levels,) of dtype LEVEL: steps along the unit interval, number of rows and the first of them, and the factors
+            along each axis in the number of a row, joined by xor where the level is hashed, else by a sum.
+        dim: number of coordinates.
+        shift: of all lattices, in steps.
         wide: places are computed in double precision and rounded once.
         ceils: the high end of a cell is ceil(place), not floor(place) + 1.
         smooth, nearest: weights are those of smoothstep; there is one corner, of weight 1.
     """
 
-    scales: np.ndarray
-    factors: np.ndarray
-    hashed: np.ndarray
-    sizes: np.ndarray
-    firsts: np.ndarray
+    levels: np.ndarray
+    dim: int
     shift: float
     wide: bool
     ceils: bool
@@ -51,22 +51,16 @@ class Finder:
     nearest: bool
 
     @cached_property
-    def _corners(self) -> int:
-        return 1 if self.nearest else 2 ** self.factors.shape[1]
-
-    @cached_property
     def _index(self) -> torch.dtype:
-        return torch.int32 if int(self.firsts[-1] + self.sizes[-1]) < 2**31 else torch.int64
+        return torch.int32 if int(self.levels["first"][-1] + self.levels["size"][-1]) < 2**31 else torch.int64
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return rows and weights (levels, m, corners) of the cells around u (m, dim), as `GridSpec.cells` does."""
-        levels, dim = self.factors.shape
-        shape = (levels, len(u), self._corners)
+        shape = (len(self.levels), len(u), 1 if self.nearest else 2**self.dim)
         rows, weights = torch.empty(shape, dtype=self._index), torch.empty(shape, dtype=u.dtype)
         points = u.detach().contiguous()
-        arrays = (array.ctypes.data for array in (self.scales, self.factors, self.hashed, self.sizes, self.firsts))
-        kinds = (self.shift, self.wide, self.ceils, self.smooth, self.nearest)
+        grid = (self.levels.ctypes.data, len(self.levels), self.dim, self.shift, self.wide, self.ceils, self.smooth, self.nearest)
         function = getattr(_sources.library("levels"), _NAMES[u.dtype])
         function.argtypes, function.restype = _ARGUMENTS, None
-        function(dim, levels, *arrays, *kinds, points.data_ptr(), len(u), rows.data_ptr(), rows.itemsize, weights.data_ptr())
+        function(*grid, points.data_ptr(), len(u), rows.itemsize, rows.data_ptr(), weights.data_ptr())
         return rows, weights

@@ -28,12 +28,16 @@ using Bits = std::uint32_t;
 
 constexpr Index RUN = 64;  // points that go through all steps together
 
+struct Level {
+    double scale;
+    Index size, first, hashed, factors[7];  // rows, the first of them, and how the ends along each axis number them
+};
+
 struct Grid {
-    Index dim, levels;
-    const double* scales;
-    const Index *factors, *hashed, *sizes, *firsts;  // (levels, dim), (levels,) thrice
+    const Level* levels;
+    Index count, dim;
     double shift;
-    bool wide, ceils, smooth, nearest;  // places in double, rounded once; how the ends and weights are made
+    bool wide, ceils, smooth, nearest;  // places in double, rounded once; high = ceil(place); smoothstep; one corner
 
     Index corners() const { return nearest ? 1 : Index(1) << dim; }
 };
@@ -48,8 +52,8 @@ struct Room {
 };
 
 template <class T>
-void place(const Grid& grid, Index level, const T* points, T* places) {
-    const double scale = grid.scales[level], shift = grid.shift;
+void place(const Grid& grid, double scale, const T* points, T* places) {
+    const double shift = grid.shift;
     if (grid.wide)
         for (Index p = 0; p < RUN; ++p) places[p] = T(double(points[p]) * scale + shift);
     else
@@ -123,15 +127,15 @@ void write(const From* from, Index count, Index corners, To first, To* to) {
 
 // Rows and weights of a level's corners around the points of `room`, into it.
 template <class T>
-void find_level(const Grid& grid, Index level, Room<T>& room) {
-    const bool hashed = grid.hashed[level];
+void find_level(const Grid& grid, const Level& level, Room<T>& room) {
+    const bool hashed = level.hashed;
     T places[RUN], floors[RUN], low[RUN], high[RUN];
     Bits ends[2][RUN];
     std::fill_n(room.rows.begin(), RUN, Bits(0));
     std::fill_n(room.weights.begin(), RUN, T(1));
     for (Index d = 0; d < grid.dim; ++d) {
-        const Bits factor = Bits(grid.factors[level * grid.dim + d]);
-        place(grid, level, room.points.data() + d * RUN, places);
+        const Bits factor = Bits(level.factors[d]);
+        place(grid, level.scale, room.points.data() + d * RUN, places);
         for (Index p = 0; p < RUN; ++p) floors[p] = std::floor(places[p]);
         keep_bits(floors, ends[0]);
         for (Index p = 0; p < RUN; ++p) ends[1][p] = (ends[0][p] + 1) * factor;
@@ -152,13 +156,13 @@ void find_level(const Grid& grid, Index level, Room<T>& room) {
         number(hashed, room.rows.data(), Index(1) << d, ends[0], ends[1]);
         extend(room.weights.data(), Index(1) << d, low, high, [](T a, T b) { return a * b; });
     }
-    wrap(room.rows.data(), grid.corners() * RUN, Bits(grid.sizes[level]));
+    wrap(room.rows.data(), grid.corners() * RUN, Bits(level.size));
 }
 
 template <class T, class Row>
 void find(const Grid& grid, const T* points, Index m, Row* rows, T* weights) {
     const Index corners = grid.corners(), runs = (m + RUN - 1) / RUN;
-#pragma omp parallel if (m * grid.levels > 16 * RUN)
+#pragma omp parallel if (m * grid.count > 16 * RUN)
     {
         Room<T> room(grid);
 #pragma omp for schedule(static)
@@ -166,10 +170,10 @@ void find(const Grid& grid, const T* points, Index m, Row* rows, T* weights) {
             const Index start = run * RUN, count = std::min(RUN, m - start);
             for (Index d = 0; d < grid.dim; ++d)
                 for (Index p = 0; p < RUN; ++p) room.points[d * RUN + p] = points[(start + std::min(p, count - 1)) * grid.dim + d];
-            for (Index level = 0; level < grid.levels; ++level) {
-                find_level(grid, level, room);
-                const Index at = (level * m + start) * corners;
-                write(room.rows.data(), count, corners, Row(grid.firsts[level]), rows + at);
+            for (Index v = 0; v < grid.count; ++v) {
+                find_level(grid, grid.levels[v], room);
+                const Index at = (v * m + start) * corners;
+                write(room.rows.data(), count, corners, Row(grid.levels[v].first), rows + at);
                 write(room.weights.data(), count, corners, T(0), weights + at);
             }
         }
@@ -177,7 +181,7 @@ void find(const Grid& grid, const T* points, Index m, Row* rows, T* weights) {
 }
 
 template <class T>
-void find_any(const Grid& grid, const T* points, Index m, void* rows, Index row_bytes, T* weights) {
+void find_any(const Grid& grid, const T* points, Index m, Index row_bytes, void* rows, T* weights) {
     if (row_bytes == 4) return find(grid, points, m, static_cast<std::int32_t*>(rows), weights);
     find(grid, points, m, static_cast<std::int64_t*>(rows), weights);
 }
@@ -187,16 +191,14 @@ void find_any(const Grid& grid, const T* points, Index m, void* rows, Index row_
 
 using namespace inrbridge;
 
-#define GRID                                                                                                                     \
-    Index dim, Index levels, const double *scales, const Index *factors, const Index *hashed, const Index *sizes,                \
-        const Index *firsts, double shift, Index wide, Index ceils, Index smooth, Index nearest
-#define GIVEN Grid{dim, levels, scales, factors, hashed, sizes, firsts, shift, wide != 0, ceils != 0, smooth != 0, nearest != 0}
+#define GRID const Level *levels, Index count, Index dim, double shift, Index wide, Index ceils, Index smooth, Index nearest
+#define GIVEN Grid{levels, count, dim, shift, wide != 0, ceils != 0, smooth != 0, nearest != 0}
 
 extern "C" {
-void cells_float(GRID, const float* points, Index m, void* rows, Index row_bytes, float* weights) {
-    find_any(GIVEN, points, m, rows, row_bytes, weights);
+void cells_float(GRID, const float* points, Index m, Index row_bytes, void* rows, float* weights) {
+    find_any(GIVEN, points, m, row_bytes, rows, weights);
 }
-void cells_double(GRID, const double* points, Index m, void* rows, Index row_bytes, double* weights) {
-    find_any(GIVEN, points, m, rows, row_bytes, weights);
+void cells_double(GRID, const double* points, Index m, Index row_bytes, void* rows, double* weights) {
+    find_any(GIVEN, points, m, row_bytes, rows, weights);
 }
 }

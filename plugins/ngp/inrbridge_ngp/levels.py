@@ -20,6 +20,7 @@ from inrbridge import errors
 from inrbridge.batched import is_eager
 from inrbridge.options import changed_options
 from inrbridge_ngp import cells as _compiled
+from inrbridge_ngp.cells import MOST_DIMENSIONS
 
 HASHES = {
     "coherent-prime": (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737),
@@ -31,7 +32,7 @@ INTERPOLATIONS = ("linear", "smoothstep", "nearest")
 # torch-ngp: a dense level is one row wider than tiny-cuda-nn's; its first versions did not round rows up to eights, and
 # its option align_corners takes the half step away. nerfstudio (torch) and HashNeRF-pytorch hash every level.
 LAYOUTS = ("tcnn", "torch-ngp", "torch-ngp-early", "torch-ngp-aligned", "nerfstudio", "hashnerf")
-MOST_DIMENSIONS, MOST_LEVELS, MOST_LOG2 = 7, 128, 30
+MOST_LEVELS, MOST_LOG2 = 128, 30
 _MASK = 2**32 - 1
 # above these resolutions tiny-cuda-nn takes the size of a level for an overflow of 32 bits, by dimension
 _WIDEST = (0, 2**32 - 1, 0xFFFF, 0x659, 0xFF, 0x54, 0x28, 0x17)
@@ -190,12 +191,14 @@ class GridSpec:
 
     @cached_property
     def _finder(self) -> _compiled.Finder:
-        factors = [HASHES[self.hash][: self.dim] if strides is None else strides for strides in self._strides]
-        hashed = [strides is None for strides in self._strides]
-        whole = (np.array(numbers, dtype=np.int64) for numbers in (factors, hashed, self.sizes, self.offsets[:-1]))
+        levels = np.zeros(self.levels, _compiled.LEVEL)
+        levels["scale"], levels["size"], levels["first"] = self.scales, self.sizes, self.offsets[:-1]
+        levels["is_hashed"] = [strides is None for strides in self._strides]
+        for level, strides in zip(levels, self._strides, strict=True):
+            level["factors"][: self.dim] = HASHES[self.hash][: self.dim] if strides is None else strides
         return _compiled.Finder(
-            self.scales.astype(np.float64), *whole, shift=self._shift, wide=self.layout == "tcnn",
-            ceils=self.layout == "nerfstudio", smooth=self.interpolation == "smoothstep", nearest=self.interpolation == "nearest",
+            levels, self.dim, self._shift, wide=self.layout == "tcnn", ceils=self.layout == "nerfstudio",
+            smooth=self.interpolation == "smoothstep", nearest=self.interpolation == "nearest",
         )  # fmt: skip
 
     @property
