@@ -24,6 +24,7 @@ HEADS = ("values", "medium", "radiance")
 UPWARD = ("x", "y", "z", "-x", "-y", "-z")
 COLOURS = ("red", "green", "blue", "density")
 TABLE_SPREAD = 1e-2  # of fresh tables; the paper's 1e-4 learns as well and starts later
+_OWN_NUMBERS = 2**20  # of the corners of a few fields, each at its own points: fresh memory for all is dearer than finding them
 _CACHE_NUMBERS = 2**22  # of a chunk's corners or features, on a CPU: one pass over 48 fields at 1024 points measured quickest
 _DEVICE_NUMBERS = 2**26
 
@@ -181,15 +182,23 @@ class NgpField(nn.Module):
         if batched.asks_gradient(x, states.values()):
             return self._evaluate(states, x, single.shape[0]).to(coords.dtype)
         with torch.no_grad():
-            parts = [self._evaluate(states, x[..., part, :], single.shape[0]) for part in self._chunks(x, single.shape[0])]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts, -2)).to(coords.dtype)
+            return self._in_parts(states, x, single.shape[0]).to(coords.dtype)
 
-    def _chunks(self, x: Tensor, b: int) -> list[slice]:
-        n, levels = x.shape[-2], self.grid.levels if self.grid else 1
-        corners = 2**self.places.dim * levels * (b if x.ndim == 3 else 1)
+    def _in_parts(self, states: Mapping[str, Tensor], x: Tensor, b: int) -> Tensor:
+        """Evaluate some fields after the other where each has its points, and some points after the other."""
+        n, corners = x.shape[-2], 2**self.places.dim * (self.grid.levels if self.grid else 1)
+        on_cpu = x.device.type == "cpu"
+        if x.ndim == 3:
+            step = max(1, (_OWN_NUMBERS if on_cpu else _DEVICE_NUMBERS) // max(1, n * corners))
+            if step < b:
+                some = [{name: value[part] for name, value in states.items()} for part in batched.slices(b, step)]
+                points = x.split(step)
+                return torch.cat([self._in_parts(*pair, len(pair[1])) for pair in zip(some, points, strict=True)])
+        corners = corners * b if x.ndim == 3 else corners
         features = b * max(self.width, self.inputs, self.colour_width if self.head == "radiance" else 1)
-        most = _CACHE_NUMBERS if x.device.type == "cpu" else _DEVICE_NUMBERS
-        return batched.slices(n, max(64, most // max(corners, features, 1)))
+        step = max(64, (_CACHE_NUMBERS if on_cpu else _DEVICE_NUMBERS) // max(corners, features, 1))
+        parts = [self._evaluate(states, x[..., part, :], b) for part in batched.slices(n, step)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
     def _evaluate(self, states: Mapping[str, Tensor], x: Tensor, b: int) -> Tensor:
         dim = self.places.dim

@@ -145,6 +145,19 @@ def test_chunks_of_points_change_nothing():
 
 
 @variants
+@pytest.mark.parametrize(("own", "most"), [(1, 64), (5000, 64), (2**20, 1024)])
+def test_chunks_of_fields_with_their_own_points_change_nothing(domain, channels, options, own, most, monkeypatch):
+    fields = [build(domain, channels, seed=seed, **options) for seed in range(3)]
+    coords = points(domain, 3, 150)
+    with torch.no_grad():
+        truth = torch.stack([field(one) for field, one in zip(fields, coords, strict=True)])
+        monkeypatch.setattr("inrbridge_ngp.field._OWN_NUMBERS", own)
+        monkeypatch.setattr("inrbridge_ngp.field._CACHE_NUMBERS", most)
+        found = fields[0].evaluate_stack(states_of(fields), coords)
+    assert found.shape == truth.shape and torch.allclose(found, truth, rtol=1e-5, atol=1e-5)
+
+
+@variants
 def test_first_and_second_derivatives(domain, channels, options):
     field = build(domain, channels, activation="tanh", **{k: v for k, v in options.items() if k != "activation"}).double()
     names = [name for name, _ in field.named_parameters() if name.startswith(("table", "planes", "base.0"))]
