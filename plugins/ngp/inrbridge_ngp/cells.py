@@ -1,4 +1,4 @@
-"""Which rows of a grid's table surround points on the CPU, and with which weights, by `levels.cpp`, compiled on first use."""
+"""Which rows of a grid's table surround points on the CPU, and with which weights, by `cells.cpp`, compiled on first use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEVEL = np.dtype([("scale", "f8"), ("size", "i8"), ("first", "i8"), ("is_hashed"
 
 def available(u: Tensor) -> bool:
     """Say whether the compiled kernel finds the cells of points u (m, dim); it gives no derivatives."""
-    return u.device.type == "cpu" and u.dtype in _NAMES and is_eager() and _sources.library("levels") is not None
+    return u.device.type == "cpu" and u.dtype in _NAMES and is_eager() and _sources.library("cells") is not None
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Finder:
         rows, weights = torch.empty(shape, dtype=self._index), torch.empty(shape, dtype=u.dtype)
         points = u.detach().contiguous()
         grid = (self.levels.ctypes.data, len(self.levels), self.dim, self.shift, self.wide, self.ceils, self.smooth, self.nearest)
-        function = getattr(_sources.library("levels"), _NAMES[u.dtype])
+        function = getattr(_sources.library("cells"), _NAMES[u.dtype])
         function.argtypes, function.restype = _ARGUMENTS, None
         function(*grid, points.data_ptr(), len(u), rows.itemsize, rows.data_ptr(), weights.data_ptr())
         return rows, weights
