@@ -38,7 +38,8 @@ class Sources:
     upgrade writes there before they are built."""
 
     def __init__(self, folder: Path):
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".cpp", ".h"))
+        files = sorted(folder.iterdir()) if folder.is_dir() else []  # none in a package that is imported from an archive
+        files = [path for path in files if path.suffix in (".cpp", ".h")]
         self._texts = {path.name: path.read_text(encoding="utf-8") for path in files}
         self._loaded: dict[str, ctypes.CDLL | None] = {}
 
@@ -65,8 +66,8 @@ def describe() -> str:
 
 def _load(name: str, texts: Mapping[str, str]) -> ctypes.CDLL | None:
     compiler = _compiler()
-    if compiler is None:
-        _log.info("no C++ compiler: the plain torch path does the work of %s", name)
+    if compiler is None or not texts:
+        _log.info("no C++ compiler, or no sources: the plain torch path does the work of %s", name)
         return None
     try:
         return ctypes.CDLL(str(_built(name, texts, compiler)))

@@ -104,6 +104,10 @@ def test_no_compiler_is_no_error(folder, monkeypatch):
     assert building.describe().startswith("none")
 
 
+def test_no_folder_is_no_error(folder):
+    assert library(folder / "package.zip" / "compiled") is None
+
+
 def test_kernels_can_be_switched_off(folder, monkeypatch):
     (folder / "kernel.cpp").write_text(ANSWER)
     monkeypatch.setenv("INRBRIDGE_COMPILED", "0")
