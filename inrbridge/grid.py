@@ -147,8 +147,10 @@ class GridField(nn.Module):
         return fits and apart and not self._finds_corners(points)
 
     def _sampled_by_torch(self, points: Tensor, samples: Tensor) -> Tensor:
-        low, size = (points.new_tensor(side) for side in (self.domain.low, self.domain.size))
-        places = ((points - low) / size * 2 - 1).flip(-1)  # the last axis of samples comes first
+        sides = zip(
+            points.unbind(-1), self.domain.low, self.domain.size, strict=True
+        )  # numbers: a tensor would be sent to the GPU
+        places = torch.stack([(x - low) / size * 2 - 1 for x, low, size in sides][::-1], -1)  # the last axis comes first
         values = samples.movedim(-1, 1)
         if self.domain.dim == 1:  # a picture one pixel high
             places, values = torch.cat([places, torch.zeros_like(places)], -1), values.unsqueeze(2)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inrbridge import errors
+from inrbridge_plenoxels import corners as _compiled
 
 MAX_DIM = 4  # 2^d corners around a point
 MOST_CELLS = 2**31
@@ -89,12 +90,14 @@ class Lattice:
         """Find the rows around u, (n, d) shared or (b, n, d), in the table of each of b fields.
 
         Returns:
-            Rows and weights (b, n, 2^d), or (n, 2^d) where they are those of all fields.
+            Rows int64 or int32 and weights (b, n, 2^d), or (n, 2^d) where they are those of all fields.
         """
+        links = None if self.kept is None else states["links"].flatten(1)
+        if _compiled.available(u, links):
+            return _compiled.corners(u, self.resolution, links)
         cells, weights = self._corners(u)
-        if self.kept is None:
+        if links is None:
             return cells, weights
-        links = states["links"].flatten(1)
         if cells.ndim == 2:
             found = links[:, cells]
         else:
