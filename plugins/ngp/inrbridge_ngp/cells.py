@@ -23,12 +23,13 @@ MOST_DIMENSIONS = 7
 LEVEL = np.dtype([("scale", "f8"), ("size", "i8"), ("first", "i8"), ("is_hashed", "i8"), ("factors", "i8", MOST_DIMENSIONS)])
 
 
-def available(u: Tensor) -> bool:
+def available(u: Tensor, dim: int) -> bool:
     """Say whether the compiled kernel finds the cells of points u (m, dim); it gives no derivatives."""
-    return u.device.type == "cpu" and u.dtype in _NAMES and is_eager() and _sources.library("cells") is not None
+    fits = u.device.type == "cpu" and u.dtype in _NAMES and u.ndim == 2 and u.shape[1] == dim
+    return fits and is_eager() and _sources.library("cells") is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finder:
     """What the kernel knows of a grid.
 
@@ -57,7 +58,7 @@ class Finder:
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return rows and weights (levels, m, corners) of the cells around u (m, dim), as `GridSpec.cells` does."""
         shape = (len(self.levels), len(u), 1 if self.nearest else 2**self.dim)
-        rows, weights = torch.empty(shape, dtype=self._index), torch.empty(shape, dtype=u.dtype)
+        rows, weights = u.new_empty(shape, dtype=self._index), u.new_empty(shape)
         points = u.detach().contiguous()
         grid = (self.levels.ctypes.data, len(self.levels), self.dim, self.shift, self.wide, self.ceils, self.smooth, self.nearest)
         function = getattr(_sources.library("cells"), _NAMES[u.dtype])

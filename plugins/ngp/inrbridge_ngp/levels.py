@@ -182,7 +182,7 @@ class GridSpec:
             Rows of the table (levels, m, corners) int64 or int32, and weights (levels, m, corners) in the dtype of u,
             differentiable in u. There are 2^dim corners, or one where the interpolation is "nearest".
         """
-        if not _compiled.available(u):
+        if not _compiled.available(u, self.dim):
             position = self._positions(u)
             return self._rows(self._ends(position)), self._weights(position)
         rows, weights = self._finder(u)

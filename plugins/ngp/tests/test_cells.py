@@ -1,6 +1,8 @@
 """The compiled kernel that finds cells against plain torch, number by number."""
 
+import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ SHAPES = ({"base": 3, "growth": 1.7, "log2_table": 8}, {"base": 16, "growth": 1.
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch):
     monkeypatch.delenv("INRBRIDGE_COMPILED", raising=False)
-    if not cells.available(torch.zeros(1, 1)):
+    if not cells.available(torch.zeros(1, 1), 1):
         pytest.skip("no C++ compiler")
 
 
@@ -104,6 +106,13 @@ def test_any_number_of_threads_finds_the_same():
     assert all(torch.equal(a, b) for some in found[1:] for a, b in zip(some, found[0], strict=True))
 
 
+def test_copies_find_the_same():
+    spec, u = GridSpec(2, 5, 2, 8, 3, 1.7), points(40, 2, torch.float32)
+    found = spec.cells(u)
+    for other in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)):
+        assert other == spec and all(torch.equal(a, b) for a, b in zip(other.cells(u), found, strict=True))
+
+
 @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_are_differentiable_beside_compiled_rows(layout, interpolation, plain):
@@ -120,7 +129,9 @@ def test_weights_are_differentiable_beside_compiled_rows(layout, interpolation, 
 
 def test_what_the_kernel_does_not_serve_is_left_to_torch():
     spec, u = GridSpec(2, 3, 2, 5, 3, 1.7), points(6, 2, torch.float32)
-    assert cells.available(u) and not cells.available(u.half()) and not cells.available(u.to("meta"))
+    assert cells.available(u, 2) and not any(cells.available(other, 2) for other in (u.half(), u.to("meta"), u[:, :1]))
+    with pytest.raises(RuntimeError):
+        spec.cells(torch.zeros(4, 3))
     rows, weights = torch.func.vmap(spec.cells)(u.reshape(2, 3, 2))
     expected = spec.cells(u)
     assert torch.equal(rows.transpose(0, 1).flatten(1, 2), expected[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,13 @@ _NAMES = {torch.float32: "corners_float", torch.float64: "corners_double"}
 _ARGUMENTS = [*[ctypes.c_int64] * 5, *[ctypes.c_void_p] * 5]
 
 
-def available(u: Tensor, links: Tensor | None) -> bool:
-    """Say whether the compiled kernel finds the corners around u, without derivatives, in a lattice with or without links."""
-    fits = u.device.type == "cpu" and u.dtype in _NAMES and is_eager() and not asks_gradient(u, ())
-    fits = fits and (links is None or (links.dtype == torch.int32 and links.device == u.device))
-    return fits and _sources.library("corners") is not None
+def available(u: Tensor, resolution: Sequence[int], links: Tensor | None) -> bool:
+    """Say whether the compiled kernel finds the corners that `corners` takes; it gives no derivatives."""
+    fits = u.device.type == "cpu" and u.dtype in _NAMES and u.shape[-1] == len(resolution) and not asks_gradient(u, ())
+    if fits and links is not None:
+        fits = links.dtype == torch.int32 and links.device == u.device and links.shape[1] == math.prod(resolution)
+        fits = fits and (u.ndim == 2 or len(links) == len(u))
+    return fits and is_eager() and _sources.library("corners") is not None
 
 
 def corners(u: Tensor, resolution: Sequence[int], links: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -32,7 +35,7 @@ def corners(u: Tensor, resolution: Sequence[int], links: Tensor | None) -> tuple
     """
     n, dim = u.shape[-2:]
     shape = (*u.shape[:-1], 2**dim) if links is None or u.ndim == 3 else (len(links), n, 2**dim)
-    rows, weights = torch.empty(shape, dtype=torch.int32), u.new_empty(shape)
+    rows, weights = u.new_empty(shape, dtype=torch.int32), u.new_empty(shape)
     if rows.numel():
         links = links if links is None or links.stride(1) == 1 else links.contiguous()
         sizes = (dim, rows.numel() // (n * 2**dim), n, u.ndim == 2, 0 if links is None else links.stride(0))

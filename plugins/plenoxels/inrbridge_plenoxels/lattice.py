@@ -93,7 +93,7 @@ class Lattice:
             Rows int64 or int32 and weights (b, n, 2^d), or (n, 2^d) where they are those of all fields.
         """
         links = None if self.kept is None else states["links"].flatten(1)
-        if _compiled.available(u, links):
+        if _compiled.available(u, self.resolution, links):
             return _compiled.corners(u, self.resolution, links)
         cells, weights = self._corners(u)
         if links is None:

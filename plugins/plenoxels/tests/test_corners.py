@@ -14,7 +14,7 @@ RESOLUTIONS = ((9,), (1,), (5, 7), (2, 1), (3, 4, 6), (1, 2, 1), (4, 3, 2, 5))
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch):
     monkeypatch.delenv("INRBRIDGE_COMPILED", raising=False)
-    if not corners.available(torch.zeros(1, 1), None):
+    if not corners.available(torch.zeros(1, 1), (3,), None):
         pytest.skip("no C++ compiler")
 
 
@@ -94,10 +94,19 @@ def test_any_number_of_threads_finds_the_same():
 
 def test_what_the_kernel_does_not_serve_is_left_to_torch():
     lattice, u = Lattice((5, 7)), points(6, 2)
-    assert corners.available(u, None) and not corners.available(u.half(), None)
-    assert not corners.available(u.clone().requires_grad_(), None)
+    others = u.half(), u.to("meta"), u[:, :1], u.clone().requires_grad_()
+    assert corners.available(u, (5, 7), None) and not any(corners.available(other, (5, 7), None) for other in others)
     rows, weights = torch.func.vmap(lambda x: lattice.find(x, {}, 1))(u.reshape(2, 3, 2))
     expected = lattice.find(u, {}, 1)
     assert torch.equal(rows.flatten(0, 1), expected[0].long())
     assert torch.equal(weights.flatten(0, 1).nan_to_num(), expected[1].nan_to_num())
     assert lattice.find(u.clone().requires_grad_(), {}, 1)[1].requires_grad
+
+
+def test_links_of_another_lattice_are_no_reason_to_read_elsewhere():
+    lattice = Lattice((5, 4, 6), 40)
+    some = links(lattice, 3)
+    with pytest.raises(RuntimeError):
+        lattice.find(points(2, 90, 3), {"links": some[:1]}, 2)
+    with pytest.raises((RuntimeError, IndexError)):
+        lattice.find(torch.ones(9, 3), {"links": some[:, :2]}, 3)
