@@ -156,7 +156,7 @@ class GridField(nn.Module):
             places, values = torch.cat([places, torch.zeros_like(places)], -1), values.unsqueeze(2)
         lines = places.expand(len(samples), -1, -1).reshape(len(samples), *[1] * (values.ndim - 3), *places.shape[-2:])
         found = functional.grid_sample(values, lines, padding_mode="border", align_corners=self.align_corners)
-        return found.flatten(2).mT + 0 * points.sum(-1, keepdim=True)  # where a point is no number, neither is the value
+        return found.flatten(2).mT + 0 * points.clamp(-1, 1).sum(-1, keepdim=True)  # NaN at NaN, which torch takes for a border
 
     def _finds_corners(self, points: Tensor) -> bool:
         """Say whether the compiled kernel serves points."""
@@ -173,10 +173,11 @@ class GridField(nn.Module):
         for count, low, size, x in axes:
             unit = (x - low) / size
             place = unit * (count - 1) if self.align_corners else unit * count - 0.5
-            below = place.detach().floor().clamp(-1, count)
+            place = place.clamp(-1, count)  # from there on all samples are the border's
+            below = place.detach().floor()
             along = weigh(place - below)  # (m, taps)
             around = torch.arange(first, first + taps, device=points.device)
-            near = (below.long()[:, None] + around).clamp(0, count - 1)  # border values go on outside
+            near = (below.nan_to_num().long()[:, None] + around).clamp(0, count - 1)  # border values go on outside
             index = (index[:, :, None] * count + near[:, None, :]).flatten(1)
             weights = (weights[:, :, None] * along[:, None, :]).flatten(1)
         return index, weights

@@ -52,9 +52,10 @@ void find(const T* points, Index m, const Grid& grid, std::int32_t* rows, T* wei
         int held = 1;
 #pragma GCC unroll 4
         for (int a = 0; a < d; ++a, held *= taps) {
-            T place = (points[p * d + a] - low[a]) / size[a] * steps[a] - start, below = std::floor(place);
-            below = below >= -1 ? std::min(below, T(counts[a])) : T(-1);  // also NaN, whose weights are NaN
-            std::int32_t first = std::int32_t(below) - (taps == 4), near[taps];
+            T place = (points[p * d + a] - low[a]) / size[a] * steps[a] - start;
+            place = place < -1 ? T(-1) : place > counts[a] ? T(counts[a]) : place;  // beyond, all samples are the border's
+            const T below = std::floor(place);
+            std::int32_t first = (place >= -1 ? std::int32_t(below) : 0) - (taps == 4), near[taps];  // NaN has NaN for weights
             T along[taps];
             weigh<taps>(place - below, along);
             for (int k = 0; k < taps; ++k) near[k] = std::clamp(first + k, 0, counts[a] - 1);
