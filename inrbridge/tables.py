@@ -168,12 +168,17 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         tables, rows, weights = ctx.saved_tensors
         to_tables = _Spread.apply(weights, rows, grad, tables.detach()) if ctx.needs_input_grad[0] else None
         return to_tables, None, _Dots.apply(tables, rows, grad) if ctx.needs_input_grad[2] else None
+
+    @staticmethod
+    def jvp(ctx, *tangents: Tensor | None):
+        return _moved(_Sums, ctx.saved_tensors, tangents)
 
     @staticmethod
     def vmap(info, in_dims, tables: Tensor, rows: Tensor, weights: Tensor):
@@ -190,13 +195,18 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:3])
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, asked: Tensor):
-        weights, rows, grad = ctx.saved_tensors
+        weights, rows, grad, _ = ctx.saved_tensors
         to_weights = _Dots.apply(asked, rows, grad) if ctx.needs_input_grad[0] else None
         return to_weights, None, _Sums.apply(asked, rows, weights) if ctx.needs_input_grad[2] else None, None
+
+    @staticmethod
+    def jvp(ctx, *tangents: Tensor | None):
+        return _moved(_Spread, ctx.saved_tensors, tangents)
 
     @staticmethod
     def vmap(info, in_dims, *given):
@@ -211,6 +221,7 @@ class _Dots(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, asked: Tensor):
@@ -219,12 +230,22 @@ class _Dots(torch.autograd.Function):
         return to_tables, None, _Sums.apply(tables, rows, asked) if ctx.needs_input_grad[2] else None
 
     @staticmethod
+    def jvp(ctx, *tangents: Tensor | None):
+        return _moved(_Dots, ctx.saved_tensors, tangents)
+
+    @staticmethod
     def vmap(info, in_dims, tables: Tensor, rows: Tensor, grad: Tensor):
         if in_dims[0] is not None:
             return _one_by_one(_Dots, info, in_dims, (tables, rows, grad))
         rows, grad = _more_points(rows, in_dims[1], info), _more_points(grad, in_dims[2], info)
         found = _Dots.apply(tables, rows, grad).unflatten(-2, (info.batch_size, -1))
         return found, found.ndim - 3
+
+
+def _moved(function: type[torch.autograd.Function], given: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
+    """The derivative along tangents of a function that is linear in its first and its third argument."""
+    parts = [function.apply(*given[:at], tangents[at], *given[at + 1 :]) for at in (0, 2) if tangents[at] is not None]
+    return sum(parts[1:], parts[0])
 
 
 def _more_points(values: Tensor, dim: int | None, info) -> Tensor:

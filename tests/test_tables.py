@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from inrbridge import batched, tables
 from inrbridge.compiled import rows as compiled
@@ -84,6 +85,35 @@ def test_first_and_second_derivatives(kernels, shared):
     weights.requires_grad_()
     assert torch.autograd.gradcheck(lambda t, w: batched.table_rows(t, rows, w), (values, weights))
     assert torch.autograd.gradgradcheck(lambda t, w: batched.table_rows(t, rows, w), (values, weights))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_derivatives_in_forward_mode(kernels, shared):
+    """Also where no gradient is asked for, and so a kernel without derivatives would be the quickest."""
+    values = rand(3, 6, 2, dtype=torch.float64).requires_grad_()
+    rows, weights = cells(3, shared, n=4, k=2, most=6, dtype=torch.float64)
+    weights.requires_grad_()
+    apply = lambda t, w: batched.table_rows(t, rows, w)  # noqa: E731
+    assert torch.autograd.gradcheck(apply, (values, weights), check_forward_ad=True)
+    frozen = values.detach(), weights.detach()
+    for at in (0, 1):
+        directions = [torch.rand_like(t) if place == at else torch.zeros_like(t) for place, t in enumerate(frozen)]
+        expected = torch.autograd.functional.jvp(apply, frozen, tuple(directions))[1]
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(t, d) if place == at else t
+                     for place, (t, d) in enumerate(zip(frozen, directions, strict=True))]  # fmt: skip
+            torch.testing.assert_close(forward_ad.unpack_dual(apply(*duals)).tangent, expected)
+        torch.testing.assert_close(torch.func.jvp(apply, frozen, tuple(directions))[1], expected)
+
+
+def test_forward_over_backward(kernels):
+    """Second derivatives as `torch.func.hessian` takes them."""
+    values = rand(2, 6, 2, dtype=torch.float64)
+    rows, weights = cells(2, True, n=3, k=2, most=6, dtype=torch.float64)
+    energy = lambda t, w: batched.table_rows(t, rows, w).pow(3).sum()  # noqa: E731
+    for at, given in ((0, values), (1, weights)):
+        alone = lambda t, at=at: energy(*[t if place == at else x for place, x in enumerate((values, weights))])  # noqa: E731
+        torch.testing.assert_close(torch.func.hessian(alone)(given), torch.autograd.functional.hessian(alone, given))
 
 
 def test_copies_of_points_and_of_tables_under_vmap(kernels):

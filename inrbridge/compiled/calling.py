@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from inrbridge.compiled.building import library
 
@@ -17,8 +18,10 @@ def call(name: str, function: str, *given: np.ndarray | Tensor | int | float | N
 
 
 def is_eager() -> bool:
-    """Say whether tensors are plain ones, with addresses: neither traced for a compiler nor wrapped by `torch.func`."""
-    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+    """Say whether tensors are plain ones, with addresses and no tangents: neither traced for a compiler, nor wrapped by
+    `torch.func`, nor dual numbers of `torch.autograd.forward_ad`."""
+    wrapped = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not wrapped and forward_ad._current_level < 0
 
 
 def _argument(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import torch
+from torch.autograd import forward_ad
 
 from inrbridge.domains import Domain
 from inrbridge.field import Differentiable, Field, Stackable, channel_names
@@ -97,6 +98,30 @@ def has_finite_gradients(case: Case) -> None:
         require(close(own, gradient), "its own `gradient` differs from that of autograd; correct it or leave it out.")
 
 
+def keeps_tangents(case: Case) -> None:
+    """derivatives along a direction in forward mode are those of backward mode, or refused"""
+    field, coords = case.steady_field, case.points()
+    values = field(coords.requires_grad_())
+    if not values.requires_grad:
+        raise Absent("its values carry no gradient with respect to the coordinates")
+    share = torch.linspace(0.5, 1.5, POINTS, dtype=values.dtype)  # of each point in one number
+    (gradient,) = torch.autograd.grad((share * values[:, 0]).sum(), coords)
+    if not bool(gradient.isfinite().all()):
+        raise Absent("its gradients are not finite (law has_finite_gradients)")
+    direction = torch.linspace(-1, 1, coords.numel(), dtype=coords.dtype).reshape(coords.shape)
+    with forward_ad.dual_level():
+        try:
+            found = forward_ad.unpack_dual(field(forward_ad.make_dual(coords.detach(), direction))).tangent
+        except (NotImplementedError, RuntimeError):
+            return
+        found = coords.new_zeros(()) if found is None else (share * found[:, 0]).sum()
+    parts = gradient * direction
+    expected, scale = parts.sum(), parts.abs().sum()
+    advice = "give autograd functions a `jvp`, or let kernels without derivatives raise an error."
+    same = close(torch.stack([found, scale]), torch.stack([expected, scale]))
+    require(same, f"in forward mode its derivatives are others, or lost; {advice}")
+
+
 def stacks_like_a_loop(case: Case) -> None:
     """fields evaluated as one stack have the values they have one by one"""
     fields = [case.steady_field, case.open(), *_variants(case)]
@@ -134,6 +159,6 @@ def survives_pickling(case: Case) -> None:
 
 
 FIELD_LAWS = (
-    is_a_field, has_the_shape, is_pointwise, is_deterministic, keeps_dtype_and_device, has_finite_gradients, stacks_like_a_loop,
-    survives_pickling,
+    is_a_field, has_the_shape, is_pointwise, is_deterministic, keeps_dtype_and_device, has_finite_gradients, keeps_tangents,
+    stacks_like_a_loop, survives_pickling,
 )  # fmt: skip

@@ -7,7 +7,9 @@ contest("S1 forward", {"ours": run_ours, "conv2d": run_conv}, anchor="conv2d", a
 """
 
 import argparse
+import ctypes
 import json
+import os
 import statistics
 import sys
 import time
@@ -34,9 +36,21 @@ def arguments(description: str | None, **options) -> argparse.Namespace:
         kind = type(default[0] if many else default)
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=help, nargs="+" if many else None, type=kind)
     args = parser.parse_args()
+    _keep_memory()
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     return args
+
+
+def _keep_memory() -> None:
+    """Let the C library keep freed memory, unless the caller has set it: else a call's time is also that of the fresh pages that
+    it happens to be given, up to as much again, and falls on one candidate or another."""
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: numbers of up to 32 MiB, the most it takes, come from the heap
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and go back to it
 
 
 def wanted(case: str, args: argparse.Namespace) -> bool:
@@ -122,7 +136,8 @@ def _repeats(run: Callable[[], object], device: str, least: float = 0.005) -> in
 
 
 def _timed(run: Callable[[], object], device: str, repeats: int) -> float:
-    """Seconds of one run."""
+    """Seconds of one run, after one that counts for nothing: caches and free memory are else those of the candidate before."""
+    run()
     if device != "cpu":
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

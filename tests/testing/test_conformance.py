@@ -90,6 +90,7 @@ SABOTAGE = [
     ("keeps_dtype_and_device", "return values", "return values.float()"),
     ("has_finite_gradients", "return values",
      "return values + torch.where(coords > 9, (coords - 9).sqrt(), 0).sum(-1, keepdim=True)"),
+    ("keeps_tangents", "return values", "return torch.autograd.forward_ad.unpack_dual(values).primal"),
     ("stacks_like_a_loop", "def forward",
      "def evaluate_stack(self, states, coords): return self(coords).expand(4, -1, -1)\n\n    def forward"),
     ("survives_pickling", "super().__init__()", "super().__init__(); self.scale = lambda values: values"),
@@ -159,7 +160,7 @@ def test_absent_capabilities_are_skipped_with_the_reason(tmp_path):
     path.write_bytes(b"constant")
     results = {result.law: result for result in check_conformance(ConstantFormat(), path, laws=set(LAWS) - {"imports_quietly"})}
     skipped = {name for name, result in results.items() if result.outcome == "skipped"}
-    assert skipped == {"has_finite_gradients", "saves_what_it_opens", "builds_anew"}
+    assert skipped == {"has_finite_gradients", "keeps_tangents", "saves_what_it_opens", "builds_anew"}
     assert all(results[name].reason for name in skipped)
     assert {name for name, result in results.items() if result.outcome == "broken"} == {
         "is_discovered",
