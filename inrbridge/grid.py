@@ -26,6 +26,7 @@ from inrbridge.transforms import rescale
 
 MAX_DIM = 4  # a cubic stencil in d dimensions has 4^d neighbours
 CHUNK = 2**22  # point-neighbour pairs that are held at once: 50 MB of indices and weights
+_NARROW = 4  # channels up to which torch's interpolation in the plane is twice as quick as our corners and rows
 _TORCH_SAMPLES = (torch.float32, torch.float64)
 EVALUATED_AT_ONCE = 2**16  # points of a signal, when it is sampled
 
@@ -142,9 +143,12 @@ class GridField(nn.Module):
         """Say whether torch's own interpolation is the quickest: it is one kernel, but knows no second derivatives, and finds
         the corners of points that fields share anew for each."""
         fits = self.interpolation == "linear" and self.domain.dim <= 3 and points.dtype == samples.dtype in _TORCH_SAMPLES
-        fits = fits and is_eager() and not asks_gradient(points, (samples,))
-        apart = points.ndim == 3 or len(samples) == 1 or points.device.type != "cpu"
-        return fits and apart and not self._finds_corners(points)
+        if not fits or not is_eager() or asks_gradient(points, (samples,)):
+            return False
+        if points.device.type != "cpu":
+            return True
+        apart, is_narrow = points.ndim == 3 or len(samples) == 1, self.domain.dim <= 2 and self.channels <= _NARROW
+        return apart and (is_narrow or not self._finds_corners(points))
 
     def _sampled_by_torch(self, points: Tensor, samples: Tensor) -> Tensor:
         sides = zip(

@@ -2,8 +2,8 @@
 
 Shapes on the CPU: S1 b 48, n 1024, 32 -> 64; S2 b 8, n 4096, 64 -> 64; S3 3-D, b 4, n 8192 (8000 on the grid), 32 -> 32; D the
 depth-wise kernel of 7x7 nodes, b 8, n 4096, 64 channels. On a GPU: G b 48, n 16384, 64 -> 64, and H, depth-wise. Other kernels
-have 3 nodes an axis, "S1 5x5" and "S2 5x5" have 5; T is the mean number of neighbours under the kernel, that of a network as
-many as the anchor has nodes. Stencils exist before; the anchor is contiguous on the CPU and channels-last on a GPU. `growth` is
+have 3 nodes an axis, "S1 5x5" and "S2 5x5" have 5; T is the mean number of neighbours under the kernel, as many as the anchor
+has nodes (a network's too). Stencils exist before; the anchor is contiguous on the CPU and channels-last on a GPU. `growth` is
 the time per point of more and more points, relative to that of the fewest.
 
     python tests/benchmarks/conv.py --cases "S1 forward" growth
@@ -69,10 +69,10 @@ def reconstruct(shape: Shape) -> LocalLayer:
 
 
 def quadrature(across: int) -> Callable[[Shape], LocalLayer]:
-    """A spline kernel whose support is `across` points wide."""
+    """A kernel of 3 splines an axis whose support is `across` points wide."""
 
     def layer(shape: Shape) -> LocalLayer:
-        return BasisConv(shape.c, shape.o, shape.size, spacing=shape.step * across / shape.size, groups=shape.groups, dim=shape.d)
+        return BasisConv(shape.c, shape.o, 3, spacing=shape.step * across / 3, groups=shape.groups, dim=shape.d)
 
     return layer
 
@@ -92,7 +92,7 @@ LAYERS: dict[str, tuple[Callable[[Shape], LocalLayer], str, tuple[str, ...]]] = 
     "reconstruct sobol": (reconstruct, "sobol", ("S1", "S2", "S3", "D", "G", "H")),
     "reconstruct lattice": (reconstruct, "lattice", ("S1", "S2", "S3", "D", "G", "H")),
     "quadrature T=9": (quadrature(3), "sobol", ("S1", "S2", "G")),
-    "quadrature T=25": (quadrature(5), "sobol", ("S1", "S2", "G")),
+    "quadrature T=25": (quadrature(5), "sobol", ("S1 5x5", "S2 5x5")),
     "quadrature T=27": (quadrature(3), "sobol", ("S3",)),
     "network in 64 bins sobol": (network(64), "sobol", CONVOLUTIONS),
     "network sobol": (network(None), "sobol", CONVOLUTIONS),
