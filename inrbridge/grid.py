@@ -151,16 +151,21 @@ class GridField(nn.Module):
         return apart and (is_narrow or not self._finds_corners(points))
 
     def _sampled_by_torch(self, points: Tensor, samples: Tensor) -> Tensor:
-        sides = zip(
-            points.unbind(-1), self.domain.low, self.domain.size, strict=True
-        )  # numbers: a tensor would be sent to the GPU
-        places = torch.stack([(x - low) / size * 2 - 1 for x, low, size in sides][::-1], -1)  # the last axis comes first
-        values = samples.movedim(-1, 1)
+        places = self._from_low_to_high(points)
+        values = samples.permute(0, -1, *range(samples.ndim - 2, 0, -1))  # coordinates there begin with the last axis
         if self.domain.dim == 1:  # a picture one pixel high
             places, values = torch.cat([places, torch.zeros_like(places)], -1), values.unsqueeze(2)
         lines = places.expand(len(samples), -1, -1).reshape(len(samples), *[1] * (values.ndim - 3), *places.shape[-2:])
-        found = functional.grid_sample(values, lines, padding_mode="border", align_corners=self.align_corners)
-        return found.flatten(2).mT + 0 * points.clamp(-1, 1).sum(-1, keepdim=True)  # NaN at NaN, which torch takes for a border
+        found = functional.grid_sample(values, lines, padding_mode="border", align_corners=self.align_corners).flatten(2)
+        blank = 0 * sum(places.clamp(-1, 1).unbind(-1))  # NaN at NaN, which torch takes for a border
+        return found.add_(blank if blank.ndim == 1 else blank.unsqueeze(1)).mT
+
+    def _from_low_to_high(self, points: Tensor) -> Tensor:
+        """Coordinates from -1 to 1 over the box; by numbers, for a tensor of them would have to be sent to a GPU."""
+        sides = list(zip(self.domain.low, self.domain.size, strict=True))
+        if len(set(sides)) == 1:
+            return (points - sides[0][0]) / sides[0][1] * 2 - 1
+        return torch.stack([(x - low) / size * 2 - 1 for x, (low, size) in zip(points.unbind(-1), sides, strict=True)], -1)
 
     def _finds_corners(self, points: Tensor) -> bool:
         """Say whether the compiled kernel serves points."""
