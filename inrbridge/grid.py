@@ -146,7 +146,7 @@ class GridField(nn.Module):
         if not fits or not is_eager() or asks_gradient(points, (samples,)):
             return False
         if points.device.type != "cpu":
-            return True
+            return points.device.type == "cuda"
         apart, is_narrow = points.ndim == 3 or len(samples) == 1, self.domain.dim <= 2 and self.channels <= _NARROW
         return apart and (is_narrow or not self._finds_corners(points))
 
