@@ -148,7 +148,7 @@ class GridField(nn.Module):
         if points.device.type != "cpu":
             return points.device.type == "cuda"
         apart, is_narrow = points.ndim == 3 or len(samples) == 1, self.domain.dim <= 2 and self.channels <= _NARROW
-        return apart and (is_narrow or not self._finds_corners(points))
+        return apart and (is_narrow or not _compiled.available(points, self.shape))
 
     def _sampled_by_torch(self, points: Tensor, samples: Tensor) -> Tensor:
         places = self._from_low_to_high(points)
@@ -167,14 +167,10 @@ class GridField(nn.Module):
             return (points - sides[0][0]) / sides[0][1] * 2 - 1
         return torch.stack([(x - low) / size * 2 - 1 for x, (low, size) in zip(points.unbind(-1), sides, strict=True)], -1)
 
-    def _finds_corners(self, points: Tensor) -> bool:
-        """Say whether the compiled kernel serves points."""
-        return _compiled.available(points, self.shape)
-
     def _stencil(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples around points (m, d) and their weights: index (m, taps^d), weights (m, taps^d)."""
         taps, first, weigh = _INTERPOLATIONS[self.interpolation]
-        if is_eager() and self._finds_corners(points) and not asks_gradient(points, ()):
+        if is_eager() and _compiled.available(points, self.shape) and not asks_gradient(points, ()):
             return _compiled.corners(points.detach(), self.shape, self.domain.low, self.domain.size, self.align_corners, taps)
         index = torch.zeros(len(points), 1, dtype=torch.long, device=points.device)
         weights = points.new_ones(len(points), 1)
@@ -186,7 +182,7 @@ class GridField(nn.Module):
             below = place.detach().floor()
             along = weigh(place - below)  # (m, taps)
             around = torch.arange(first, first + taps, device=points.device)
-            near = (below.nan_to_num().long()[:, None] + around).clamp(0, count - 1)  # border values go on outside
+            near = (below.long()[:, None] + around).clamp(0, count - 1)  # border values go on outside
             index = (index[:, :, None] * count + near[:, None, :]).flatten(1)
             weights = (weights[:, :, None] * along[:, None, :]).flatten(1)
         return index, weights

@@ -195,12 +195,12 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs[:3])
         ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, asked: Tensor):
-        weights, rows, grad, _ = ctx.saved_tensors
+        weights, rows, grad = ctx.saved_tensors
         to_weights = _Dots.apply(asked, rows, grad) if ctx.needs_input_grad[0] else None
         return to_weights, None, _Sums.apply(asked, rows, weights) if ctx.needs_input_grad[2] else None, None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from inrbridge.domains import Domain
@@ -86,32 +87,26 @@ def keeps_dtype_and_device(case: Case) -> None:
 
 def has_finite_gradients(case: Case) -> None:
     """gradients with respect to the coordinates are finite"""
-    field, coords = case.field, case.points().requires_grad_()
-    values = field(coords)
-    if not values.requires_grad:
-        raise Absent("its values carry no gradient with respect to the coordinates")
-    (gradient,) = torch.autograd.grad(values[:, 0].sum(), coords)
+    field, coords = case.field, case.points()
+    gradient = _gradient(field, coords, torch.ones(POINTS))
     advice = "guard sqrt, norm and division where their argument is 0."
     require(bool(gradient.isfinite().all()), f"gradients with respect to the coordinates are not finite; {advice}")
     if isinstance(field, Differentiable):
-        own = field.gradient(coords.detach())[:, 0]
+        own = field.gradient(coords)[:, 0]
         require(close(own, gradient), "its own `gradient` differs from that of autograd; correct it or leave it out.")
 
 
 def keeps_tangents(case: Case) -> None:
     """derivatives along a direction in forward mode are those of backward mode, or refused"""
     field, coords = case.steady_field, case.points()
-    values = field(coords.requires_grad_())
-    if not values.requires_grad:
-        raise Absent("its values carry no gradient with respect to the coordinates")
-    share = torch.linspace(0.5, 1.5, POINTS, dtype=values.dtype)  # of each point in one number
-    (gradient,) = torch.autograd.grad((share * values[:, 0]).sum(), coords)
+    share = torch.linspace(0.5, 1.5, POINTS)
+    gradient = _gradient(field, coords, share)
     if not bool(gradient.isfinite().all()):
         raise Absent("its gradients are not finite (law has_finite_gradients)")
     direction = torch.linspace(-1, 1, coords.numel(), dtype=coords.dtype).reshape(coords.shape)
     with forward_ad.dual_level():
         try:
-            found = forward_ad.unpack_dual(field(forward_ad.make_dual(coords.detach(), direction))).tangent
+            found = forward_ad.unpack_dual(field(forward_ad.make_dual(coords, direction))).tangent
         except (NotImplementedError, RuntimeError):
             return
         found = coords.new_zeros(()) if found is None else (share * found[:, 0]).sum()
@@ -120,6 +115,15 @@ def keeps_tangents(case: Case) -> None:
     advice = "give autograd functions a `jvp`, or let kernels without derivatives raise an error."
     same = close(torch.stack([found, scale]), torch.stack([expected, scale]))
     require(same, f"in forward mode its derivatives are others, or lost; {advice}")
+
+
+def _gradient(field: Field, coords: Tensor, share: Tensor) -> Tensor:
+    """The gradient with respect to the coordinates (n, d) of the sum of the first channel, each point with its share (n,)."""
+    coords = coords.clone().requires_grad_()
+    values = field(coords)
+    if not values.requires_grad:
+        raise Absent("its values carry no gradient with respect to the coordinates")
+    return torch.autograd.grad((share * values[:, 0]).sum(), coords)[0]
 
 
 def stacks_like_a_loop(case: Case) -> None:
